@@ -1,0 +1,217 @@
+//! The writing end.
+
+use std::io::{self, Write};
+
+use xz2::stream::{Action, Check, MtStreamBuilder, Status, Stream};
+use zstd::stream::raw::{self, CParameter, InBuffer, Operation, OutBuffer};
+
+use super::gzip::ParallelGzip;
+use super::{Codec, Compression};
+
+/// The unit in which every codec is fed, in bytes. Part of the format in one sense: another size
+/// gives other (equally valid) gzip bytes.
+const BLOCK: usize = 1 << 20;
+
+/// How much compressed output is taken from a codec at a time, in bytes.
+const ROOM: usize = 128 << 10;
+
+/// zstd's own limit, applied to all.
+const MAX_THREADS: u32 = 256;
+
+/// log2 of the zstd window: 128 MiB, the most that a stock decoder takes without being told to.
+pub(super) const ZSTD_WINDOW_LOG: u32 = 27;
+
+/// log2 of the entries in a bucket of the long-distance matcher. libzstd 1.5.7 would take 16 or more;
+/// 8, as before it, saves a fifth of the time at level 3 and costs 0.04 % of the ratio.
+const LDM_BUCKET_LOG: u32 = 3;
+
+/// Compresses what is written to it into a sink.
+///
+/// Input is gathered into blocks of 1 MiB, and the sink is written from the caller's thread only,
+/// with `write_all`. Memory with two threads at the default levels, in MB: zstd @ZSTDMEM@, xz @XZ3@, gzip
+/// @GZMEM@, none 1.
+///
+/// Dropping an encoder stops and joins its threads and leaves the stream without its end. After the
+/// first error (or a panic in the sink) every further call fails, and the sink is not written again.
+pub(crate) struct Encoder<W: Write> {
+    sink: W,
+    engine: Engine,
+    block: Vec<u8>,
+    broken: bool,
+}
+
+impl<W: Write> Encoder<W> {
+    /// An encoder on `threads` threads (at least 1, at most 256) beside the caller's.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a level that the codec does not have; else the system's or the codec's
+    /// refusal of threads or memory. Nothing has been written to the sink.
+    pub(crate) fn new(sink: W, compression: Compression, threads: u32) -> io::Result<Self> {
+        Ok(Self {
+            sink,
+            engine: Engine::new(compression, threads.clamp(1, MAX_THREADS))?,
+            block: Vec::with_capacity(BLOCK),
+            broken: false,
+        })
+    }
+
+    /// Completes the compressed stream, flushes the sink and gives it back. Syncing is the caller's.
+    ///
+    /// # Errors
+    /// The sink's or the codec's error, or that of an earlier call: the stream is not complete.
+    pub(crate) fn finish(mut self) -> io::Result<W> {
+        self.attempt(Engine::end)?;
+        self.sink.flush()?;
+        Ok(self.sink)
+    }
+
+    /// The only way to the sink. Whatever does not come back with success leaves the encoder broken:
+    /// what a codec had taken in but not put out is lost, so nothing after it may be written.
+    fn attempt(
+        &mut self,
+        step: impl FnOnce(&mut Engine, &[u8], &mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("compression has failed before"));
+        }
+        self.broken = true;
+        step(&mut self.engine, &self.block, &mut self.sink)?;
+        self.block.clear();
+        self.broken = false;
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(BLOCK - self.block.len());
+        self.block.extend_from_slice(&bytes[..taken]);
+        if self.block.len() == BLOCK {
+            self.attempt(Engine::push)?;
+        }
+        Ok(taken)
+    }
+
+    /// Does nothing: a flush that reached the codec would cut a block and so change the output.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A codec at work. None of them owns the sink; each is lent it for the length of a call.
+enum Engine {
+    Zstd(raw::Encoder<'static>),
+    Xz(Stream),
+    Gzip(ParallelGzip),
+    Stored,
+}
+
+impl Engine {
+    fn new(compression: Compression, threads: u32) -> io::Result<Self> {
+        let level = compression.effective_level().map_err(invalid_input)?;
+        let level = level.unwrap_or_default();
+        Ok(match compression.codec {
+            Codec::Zstd => Self::Zstd(zstd_encoder(level, threads)?),
+            Codec::Xz => Self::Xz(xz_encoder(level.unsigned_abs(), threads)?),
+            Codec::Gzip => Self::Gzip(ParallelGzip::new(level.unsigned_abs(), threads)?),
+            Codec::None => Self::Stored,
+        })
+    }
+
+    /// Takes in a block that is not the last.
+    fn push(&mut self, block: &[u8], sink: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Zstd(encoder) => zstd_push(encoder, block, sink),
+            Self::Xz(stream) => xz_code(stream, block, Action::Run, sink),
+            Self::Gzip(gzip) => gzip.push(block, sink),
+            Self::Stored => sink.write_all(block),
+        }
+    }
+
+    /// Takes in the last block, which may be empty, and puts out all that is left.
+    fn end(&mut self, block: &[u8], sink: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Zstd(encoder) => zstd_end(encoder, block, sink),
+            Self::Xz(stream) => xz_code(stream, block, Action::Finish, sink),
+            Self::Gzip(gzip) => gzip.end(block, sink),
+            Self::Stored => sink.write_all(block),
+        }
+    }
+}
+
+fn invalid_input(error: super::InvalidCompression) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+/// One worker is still a worker: zstd without any would cut its jobs differently, and the same input
+/// would give other bytes on a machine with one core.
+fn zstd_encoder(level: i32, threads: u32) -> io::Result<raw::Encoder<'static>> {
+    let mut encoder = raw::Encoder::new(level)?;
+    encoder.set_parameter(CParameter::NbWorkers(threads))?;
+    encoder.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG))?;
+    encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
+    encoder.set_parameter(CParameter::LdmBucketSizeLog(LDM_BUCKET_LOG))?;
+    encoder.set_parameter(CParameter::ChecksumFlag(true))?;
+    Ok(encoder)
+}
+
+fn zstd_push(
+    encoder: &mut raw::Encoder<'static>,
+    block: &[u8],
+    sink: &mut dyn Write,
+) -> io::Result<()> {
+    let mut input = InBuffer::around(block);
+    let mut room = Vec::with_capacity(ROOM);
+    while input.pos() < block.len() {
+        encoder.run(&mut input, &mut OutBuffer::around(&mut room))?;
+        sink.write_all(&room)?;
+    }
+    Ok(())
+}
+
+fn zstd_end(
+    encoder: &mut raw::Encoder<'static>,
+    block: &[u8],
+    sink: &mut dyn Write,
+) -> io::Result<()> {
+    zstd_push(encoder, block, sink)?;
+    let mut room = Vec::with_capacity(ROOM);
+    let mut left = 1;
+    while left > 0 {
+        left = encoder.finish(&mut OutBuffer::around(&mut room), false)?;
+        sink.write_all(&room)?;
+    }
+    Ok(())
+}
+
+/// The multi-threaded encoder even for one thread: its blocks are cut by size alone.
+fn xz_encoder(level: u32, threads: u32) -> io::Result<Stream> {
+    let mut builder = MtStreamBuilder::new();
+    builder.threads(threads).preset(level).check(Check::Crc64);
+    Ok(builder.encoder()?)
+}
+
+/// Feeds `input` to the end; with `Action::Finish`, also takes all output to the stream's end.
+fn xz_code(
+    stream: &mut Stream,
+    input: &[u8],
+    action: Action,
+    sink: &mut dyn Write,
+) -> io::Result<()> {
+    let start = stream.total_in();
+    let mut room = Vec::with_capacity(ROOM);
+    loop {
+        let taken = (stream.total_in() - start) as usize;
+        if matches!(action, Action::Run) && taken == input.len() {
+            return Ok(());
+        }
+        room.clear();
+        let status = stream.process_vec(&input[taken..], &mut room, action)?;
+        sink.write_all(&room)?;
+        match status {
+            Status::StreamEnd => return Ok(()),
+            Status::MemNeeded => return Err(io::Error::other("liblzma makes no progress")),
+            Status::Ok | Status::GetCheck => {}
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! From what is held to what is archived: the promised bytes of one file, and its fate.
+//!
+//! A link or a descriptor freezes a name, not the contents. What was not touched since is kept. What was only
+//! appended to is a prefix. What was rewritten is captured again, whole and at rest, from the live name; only if that
+//! fails too it is torn.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::record;
+use crate::entry::{Kind, Stat, Xattrs};
+use crate::fate::Fate;
+use crate::freeze::{self, Base, Entry, Fingerprint, Held, Meaning, Node, Staging, meaning};
+use crate::gate::Verb;
+use crate::sys::{self, Reader};
+
+/// Files up to this size are read whole before their header is written.
+const SMALL: u64 = 1024 * 1024;
+
+/// How long a file must not have been modified before it is taken for whole again.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// How long one file is waited for, and all files of a run together.
+const PATIENCE: Duration = Duration::from_secs(1);
+const ALL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A file that is about to be archived.
+pub(crate) struct Contents<'a> {
+    /// Its bytes.
+    pub(crate) body: Body<'a>,
+    /// Their number.
+    pub(crate) size: u64,
+    /// Metadata that belongs to them.
+    pub(crate) stat: Stat,
+    /// Extended attributes.
+    pub(crate) xattrs: Cow<'a, Xattrs>,
+    /// What became of it, as far as is known before the bytes are read.
+    pub(crate) fate: Fate,
+    /// A half-written record that is set aside.
+    pub(crate) tail: Option<Vec<u8>>,
+    /// How to find out afterwards whether it was touched while it was read.
+    pub(crate) recheck: Option<Recheck>,
+}
+
+/// Where the bytes come from.
+pub(crate) enum Body<'a> {
+    /// From memory.
+    Bytes(Cow<'a, [u8]>),
+    /// From a file.
+    File(Arc<Reader>),
+}
+
+/// What a streamed file must still look like when it was read.
+pub(crate) struct Recheck {
+    stat: Stat,
+}
+
+impl Recheck {
+    /// The fate of a file that was streamed, now that it was.
+    ///
+    /// # Errors
+    /// Only the cancellation of the run.
+    pub(crate) fn fate(&self, reader: &Reader) -> io::Result<Option<Fate>> {
+        match reader.stat() {
+            Ok(now) if now.same_contents(&self.stat) => Ok(None),
+            Err(error) if meaning(Verb::Stat, &error) == Meaning::Cancelled => Err(error),
+            _ => Ok(Some(Fate::Torn("modified while it was archived".into()))),
+        }
+    }
+}
+
+/// Makes ready the files of one run.
+pub(crate) struct Reading {
+    /// How much longer this run may wait for files to come to rest.
+    patience: Cell<Duration>,
+}
+
+/// One entry, with all that is needed to find it again.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) base: &'a Base,
+    pub(crate) node: &'a Node,
+    pub(crate) entry: &'a Entry,
+}
+
+impl Place<'_> {
+    fn staging(&self) -> io::Result<&Staging> {
+        self.node.place.staging.as_deref().ok_or_else(|| io::Error::other("there is no staging directory"))
+    }
+
+    /// The live file, if the name is still bound to a file.
+    fn live(&self) -> io::Result<Reader> {
+        let dir = self.base.dir.open_dir(self.node.path.as_bytes())?;
+        let reader = dir.open_file(&self.entry.name)?;
+        match reader.stat()?.kind {
+            Kind::File => Ok(reader),
+            _ => Err(sys::Errno::NOENT.into()),
+        }
+    }
+}
+
+impl Reading {
+    /// All patience is left.
+    pub(crate) fn new() -> Self {
+        Self { patience: Cell::new(ALL_PATIENCE) }
+    }
+
+    /// The promised bytes of a file.
+    ///
+    /// # Errors
+    /// The file cannot be read at all.
+    pub(crate) fn contents<'a>(&self, place: Place<'a>) -> io::Result<Contents<'a>> {
+        let mut contents = self.promised(place)?;
+        let entry = place.entry;
+        if entry.marks.database {
+            contents.fate = Fate::Torn("raw database".into());
+        }
+        let in_flight = entry.marks.hot || contents.fate != Fate::Kept;
+        if in_flight && record::is_lines(&entry.name) {
+            set_tail_aside(&mut contents)?;
+        }
+        Ok(contents)
+    }
+
+    fn promised<'a>(&self, place: Place<'a>) -> io::Result<Contents<'a>> {
+        let Entry { held, stat, marks, .. } = place.entry;
+        let frozen = |body| Contents {
+            body,
+            size: stat.size,
+            stat: *stat,
+            xattrs: place.entry.xattrs.as_deref().map_or_else(|| Cow::Owned(Xattrs::new()), Cow::Borrowed),
+            fate: Fate::Kept,
+            tail: None,
+            recheck: None,
+        };
+        let contents = match held {
+            Held::Hold(held) => frozen(Body::Bytes(Cow::Borrowed(&held.bytes))),
+            Held::Clone(staged) | Held::Copy(staged) => frozen(Body::File(Arc::new(place.staging()?.open(*staged)?))),
+            Held::Link(staged) => return self.named(place, Arc::new(place.staging()?.open(*staged)?)),
+            Held::Pin(pinned) => return self.named(place, Arc::clone(&pinned.reader)),
+            Held::Directory(_) | Held::Symlink(_) => return Err(io::Error::other("has no contents")),
+        };
+        if marks.unproven && !marks.database {
+            // It moved while it was captured: better a later, whole state than a mixture.
+            return Ok(self.later(place)?.unwrap_or_else(|| Contents { fate: kept_changing(), ..contents }));
+        }
+        Ok(contents)
+    }
+
+    /// A file of which only the name was frozen.
+    fn named<'a>(&self, place: Place<'a>, reader: Arc<Reader>) -> io::Result<Contents<'a>> {
+        let xattrs = reader.xattrs()?;
+        let promised = place.entry.stat;
+        let print = place.entry.fingerprint.as_deref();
+        let untouched = |reader: &Reader| Ok::<_, io::Error>(reader.stat()?.same_contents(&promised));
+        let contents = |body, fate, recheck| Contents {
+            body,
+            size: promised.size,
+            stat: promised,
+            xattrs: Cow::Owned(xattrs),
+            fate,
+            tail: None,
+            recheck,
+        };
+        if untouched(&reader)? {
+            if promised.size > SMALL && print.is_none() {
+                return Ok(contents(Body::File(reader), Fate::Kept, Some(Recheck { stat: promised })));
+            }
+            let body = self.prefix(place, &reader, promised.size)?;
+            if untouched(&reader)? {
+                return Ok(contents(body, Fate::Kept, None));
+            }
+        }
+        if let Some(print) = print
+            && let Some(body) = self.proven_prefix(place, &reader, print)?
+        {
+            return Ok(contents(body, Fate::Prefix, None));
+        }
+        match self.later(place)? {
+            Some(later) => Ok(later),
+            None => {
+                let body = self.prefix(place, &reader, promised.size)?;
+                Ok(contents(body, kept_changing(), None))
+            }
+        }
+    }
+
+    /// The promised bytes, read to where nothing can move them any more.
+    fn prefix<'a>(&self, place: Place<'a>, reader: &Arc<Reader>, length: u64) -> io::Result<Body<'a>> {
+        if length <= SMALL {
+            let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+            let filled = reader.fill_at(&mut bytes, 0)?;
+            bytes[filled..].fill(0);
+            return Ok(Body::Bytes(Cow::Owned(bytes)));
+        }
+        match place.staging() {
+            Ok(staging) => {
+                let copy = freeze::copy_prefix(reader, staging, length)?;
+                Ok(Body::File(Arc::new(staging.open(copy)?)))
+            }
+            Err(_) => Ok(Body::File(Arc::clone(reader))),
+        }
+    }
+
+    /// The promised bytes of a file that moved since, if its fingerprint proves that it only grew.
+    fn proven_prefix<'a>(&self, place: Place<'a>, reader: &Arc<Reader>, print: &Fingerprint) -> io::Result<Option<Body<'a>>> {
+        if !print.matches(reader)? {
+            return Ok(None);
+        }
+        let body = self.prefix(place, reader, place.entry.stat.size)?;
+        // Once more: it may have been rewritten while it was read.
+        Ok(print.matches(reader)?.then_some(body))
+    }
+
+    /// The file as it is by now, whole and at rest; `None` if it would not rest.
+    fn later<'a>(&self, place: Place<'a>) -> io::Result<Option<Contents<'a>>> {
+        let reader = match place.live() {
+            Err(error) if meaning(Verb::Open, &error) == Meaning::Vanished => held(place)?,
+            other => other?,
+        };
+        self.wait_for_rest(&reader)?;
+        let fated = |body, stat: Stat| {
+            let xattrs = Cow::Owned(reader.xattrs()?);
+            let fate = Fate::Later;
+            Ok(Some(Contents { body, size: stat.size, stat, xattrs, fate, tail: None, recheck: None }))
+        };
+        if reader.stat()?.size <= SMALL {
+            let reading = freeze::read(&reader)?;
+            return if reading.proven { fated(Body::Bytes(reading.contents.into()), reading.stat) } else { Ok(None) };
+        }
+        let Ok(staging) = place.staging() else { return Ok(None) };
+        let reading = freeze::copy(&reader, staging, 0)?;
+        let copy = Body::File(Arc::new(staging.open(reading.contents)?));
+        // An open descriptor is all that is needed of the copy.
+        staging.give_up(reading.contents);
+        if reading.proven { fated(copy, reading.stat) } else { Ok(None) }
+    }
+
+    /// A rewrite in place takes several writes: waits, within reason, until the last one is some time ago.
+    fn wait_for_rest(&self, reader: &Reader) -> io::Result<()> {
+        let begun = Instant::now();
+        let patience = PATIENCE.min(self.patience.get());
+        while reader.stat()?.mtime >= sys::now().before(QUIET) && begun.elapsed() < patience {
+            std::thread::sleep(QUIET / 4);
+        }
+        self.patience.set(self.patience.get().saturating_sub(begun.elapsed()));
+        Ok(())
+    }
+}
+
+fn kept_changing() -> Fate {
+    Fate::Torn("kept changing while it was read".into())
+}
+
+/// What holds the file, opened.
+fn held(place: Place<'_>) -> io::Result<Reader> {
+    match &place.entry.held {
+        Held::Link(staged) | Held::Clone(staged) | Held::Copy(staged) => place.staging()?.open(*staged),
+        _ => Err(sys::Errno::NOENT.into()),
+    }
+}
+
+/// Cuts a half-written record off, to be archived beside.
+fn set_tail_aside(contents: &mut Contents<'_>) -> io::Result<()> {
+    let tail = match &contents.body {
+        Body::Bytes(bytes) => record::torn_tail(contents.size, |buffer, offset| {
+            let from = usize::try_from(offset).map_err(io::Error::other)?;
+            buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
+            Ok(buffer.len())
+        }),
+        Body::File(reader) => record::torn_tail(contents.size, |buffer, offset| reader.fill_at(buffer, offset)),
+    }?;
+    contents.size -= tail.as_ref().map_or(0, Vec::len) as u64;
+    contents.tail = tail;
+    Ok(())
+}

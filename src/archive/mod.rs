@@ -1,0 +1,448 @@
+//! Still to bytes: an OpenClaw backup, schema version 1, plus two entries of ours, readable by any tar.
+//!
+//! ```text
+//! <root>/payload/posix/<absolute source path>/…   what was frozen, sorted
+//! <root>/clawsnap/tails/<the same path>           half-written records that were cut off, right behind their file
+//! <root>/clawsnap/inventory.jsonl                 one line for each entry before it
+//! <root>/clawsnap/report.json                     what the run saw
+//! <root>/manifest.json                            what OpenClaw demands
+//! ```
+//!
+//! Files that are hard-linked in the source are hard links in the archive, each behind its target. Times are exact to
+//! the nanosecond, names may be any bytes. The same frozen input gives the same bytes, apart from the report.
+
+mod codec;
+mod contents;
+mod exact;
+mod inventory;
+mod manifest;
+mod pax;
+mod record;
+mod tarball;
+
+pub use codec::{Codec, Compression};
+
+pub(crate) use codec::{Decoder, Encoder};
+pub(crate) use inventory::{Facts, Line, Seen, written_time, xattrs_digest};
+pub(crate) use manifest::LONGEST as LONGEST_MANIFEST;
+pub(crate) use pax::{Records, parse as parse_pax};
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+
+use tar::EntryType;
+
+use crate::entry::{Stat, Timestamp, Xattrs};
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::fate::Fate;
+use crate::freeze::{Capture, Entry, Frozen, Held, Node, NodeId, State};
+use crate::gate;
+use crate::plan::Plan;
+use crate::relpath::joined;
+use crate::report::{Counts, ExternalLink, PathName, Report};
+use contents::{Body, Contents, Place, Reading};
+use exact::Exact;
+use inventory::{Name, Spool};
+use tarball::{Member, Tarball};
+
+/// Where the payload lies below the archive's root.
+pub(crate) const PAYLOAD: &[u8] = b"payload/posix";
+/// Where half-written records lie.
+pub(crate) const TAILS: &[u8] = b"clawsnap/tails";
+/// The inventory's path below the archive's root.
+pub(crate) const INVENTORY: &[u8] = b"clawsnap/inventory.jsonl";
+/// The report's.
+pub(crate) const REPORT: &[u8] = b"clawsnap/report.json";
+/// The manifest's.
+pub(crate) const MANIFEST: &[u8] = b"manifest.json";
+
+/// Where a source path lies below the archive's root.
+pub(crate) fn payload_path(absolute: &[u8]) -> Vec<u8> {
+    joined(PAYLOAD, absolute.strip_prefix(b"/").unwrap_or(absolute))
+}
+
+/// What the archive holds, once the payload is written.
+pub(crate) struct Payload {
+    /// Names by fate.
+    pub(crate) counts: Counts,
+    /// Symbolic links that lead out of the state directory.
+    pub(crate) external: Vec<ExternalLink>,
+}
+
+/// What proves an archive that is being read back.
+pub(crate) struct Written<W> {
+    /// The sink, with all of the archive in it.
+    pub(crate) sink: W,
+    /// BLAKE3 of the inventory.
+    pub(crate) inventory: String,
+}
+
+/// Writes the archive of what is frozen. `report` is told what the payload holds, and gives the report that goes into
+/// the archive.
+///
+/// # Errors
+/// Those of the sink, such as a full disk; the cancellation of the run. Trouble with the source is a fate.
+pub(crate) fn write<W: Write + Send + 'static>(
+    frozen: &mut Frozen,
+    plan: &Plan,
+    sink: W,
+    compression: Compression,
+    root: &str,
+    observer: &dyn Observer,
+    report: impl FnOnce(&Frozen, Payload, &str, u64) -> Report,
+) -> Result<Written<W>> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+    let encoder = Encoder::new(sink, compression, threads).map_err(broken)?;
+    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), observer).map_err(broken)?;
+    writer.payload(frozen).map_err(broken)?;
+    let Writer { mut tarball, spool, counts, external, .. } = writer;
+    let inventory = spool.finish().map_err(broken)?;
+    let report = report(frozen, Payload { counts, external }, &inventory.blake3, inventory.lines);
+    let mut end = || {
+        append_own(&mut tarball, root, INVENTORY, inventory.length, &mut inventory.text()?)?;
+        let text = serde_json::to_vec_pretty(&report)?;
+        append_own(&mut tarball, root, REPORT, text.len() as u64, &mut &text[..])?;
+        let text = manifest::text(plan, &report, &inventory.blake3)?;
+        append_own(&mut tarball, root, MANIFEST, text.len() as u64, &mut &text[..])
+    };
+    end().map_err(broken)?;
+    let encoder = tarball.finish().map_err(broken)?;
+    let sink = encoder.finish().map_err(broken)?;
+    Ok(Written { sink, inventory: inventory.blake3 })
+}
+
+/// The sink's trouble ends the run: a disk that is full, a pipe that nobody reads.
+fn broken(error: io::Error) -> Error {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let failed = Error::failed("write", "the archive", error);
+    if full { failed.remedy("free space there, or choose another --output") } else { failed }
+}
+
+/// Appends one of our own files.
+fn append_own<W: Write>(
+    tarball: &mut Tarball<W>,
+    root: &str,
+    name: &[u8],
+    size: u64,
+    contents: &mut dyn Read,
+) -> io::Result<()> {
+    let none = Xattrs::new();
+    let path = joined(root.as_bytes(), name);
+    let mtime = Timestamp::default();
+    let (kind, mode) = (EntryType::Regular, 0o600);
+    tarball.append(&Member { path: &path, kind, size, mode, uid: 0, gid: 0, mtime, link: None, xattrs: &none }, contents)
+}
+
+/// A payload being written.
+struct Writer<'a, W: Write> {
+    tarball: Tarball<W>,
+    spool: Spool,
+    root: &'a [u8],
+    boundary: Vec<u8>,
+    observer: &'a dyn Observer,
+    reading: Reading,
+    /// Where the first name of each hard-linked inode lies below the archive's root.
+    linked: HashMap<(u64, u64), Linked>,
+    counts: Counts,
+    external: Vec<ExternalLink>,
+    done: u64,
+}
+
+/// The first name of an inode, with the metadata that a second name of it must have too.
+struct Linked {
+    path: Box<[u8]>,
+    size: u64,
+    mtime: Timestamp,
+}
+
+/// What an entry is, in the archive's and in the inventory's words.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    File,
+    Directory,
+    Symlink,
+    Hardlink,
+    Tail,
+}
+
+impl Form {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::Hardlink => "hardlink",
+            Self::Tail => "tail",
+        }
+    }
+
+    fn entry_type(self) -> EntryType {
+        match self {
+            Self::File | Self::Tail => EntryType::Regular,
+            Self::Directory => EntryType::Directory,
+            Self::Symlink => EntryType::Symlink,
+            Self::Hardlink => EntryType::Link,
+        }
+    }
+}
+
+/// One entry: what its header and its inventory line both say.
+struct Piece<'a> {
+    form: Form,
+    /// Its path below the archive's root.
+    path: &'a [u8],
+    size: u64,
+    stat: &'a Stat,
+    /// The target; that of a hard link is below the archive's root.
+    link: Option<&'a [u8]>,
+    xattrs: &'a Xattrs,
+}
+
+impl<'a> Piece<'a> {
+    fn new(form: Form, path: &'a [u8], stat: &'a Stat) -> Self {
+        Self { form, path, size: 0, stat, link: None, xattrs: const { &Xattrs::new() } }
+    }
+}
+
+/// What only the inventory line says.
+#[derive(Default)]
+struct Told {
+    blake3: Option<String>,
+    fate: Option<Fate>,
+    capture: Option<&'static str>,
+    allocated: Option<u64>,
+    tail: Option<u64>,
+}
+
+/// Hashes what is read through it.
+struct Hashing<'a> {
+    reader: &'a mut dyn Read,
+    hasher: blake3::Hasher,
+}
+
+impl<'a> Hashing<'a> {
+    fn new(reader: &'a mut dyn Read) -> Self {
+        Self { reader, hasher: blake3::Hasher::new() }
+    }
+
+    fn digest(&self) -> Option<String> {
+        Some(self.hasher.finalize().to_hex().to_string())
+    }
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+impl<'a, W: Write> Writer<'a, W> {
+    fn new(tarball: Tarball<W>, root: &'a str, boundary: Vec<u8>, observer: &'a dyn Observer) -> io::Result<Self> {
+        Ok(Self {
+            tarball,
+            spool: Spool::new()?,
+            root: root.as_bytes(),
+            boundary,
+            observer,
+            reading: Reading::new(),
+            linked: HashMap::new(),
+            counts: Counts::default(),
+            external: Vec::new(),
+            done: 0,
+        })
+    }
+
+    /// Writes everything that is held, root by root, each as a sorted walk.
+    fn payload(&mut self, frozen: &mut Frozen) -> io::Result<()> {
+        let mut noted = Vec::new();
+        for root in 0..frozen.bases.len() {
+            let mut open: Vec<(NodeId, usize)> = vec![(NodeId::try_from(root).unwrap_or(0), 0)];
+            while let Some((id, next)) = open.pop() {
+                let node = &frozen.nodes[id as usize];
+                let base = &frozen.bases[root];
+                if next == 0 && base.only.is_none() {
+                    self.directory(&base.prefix, node)?;
+                }
+                let Some(entry) = node.entries.get(next) else { continue };
+                open.push((id, next + 1));
+                match &entry.held {
+                    Held::Directory(child) => open.push((*child, 0)),
+                    _ => {
+                        let fate = self.entry(Place { base, node, entry })?;
+                        if fate != Fate::Kept {
+                            noted.push((node.root, node.path.join(&entry.name), fate));
+                        }
+                    }
+                }
+            }
+        }
+        noted.into_iter().for_each(|(root, path, fate)| frozen.ledger.note(root, path, fate));
+        Ok(())
+    }
+
+    fn directory(&mut self, prefix: &[u8], node: &Node) -> io::Result<()> {
+        let Some(stat) = node.stat else { return Ok(()) };
+        let path = payload_path(&joined(prefix, node.path.as_bytes()));
+        let fate = match &node.state {
+            State::Hollow(reason) => Fate::Hollow(reason.clone()),
+            _ => Fate::Kept,
+        };
+        self.counts.directories += 1;
+        let piece = Piece { xattrs: &node.xattrs, ..Piece::new(Form::Directory, &path, &stat) };
+        self.append(&piece, &mut io::empty())?;
+        self.tell(&piece, Told { fate: Some(fate), ..Told::default() })
+    }
+
+    /// Writes one entry; its fate is what became of it in the end.
+    fn entry(&mut self, place: Place<'_>) -> io::Result<Fate> {
+        let absolute = joined(&joined(&place.base.prefix, place.node.path.as_bytes()), &place.entry.name);
+        let path = payload_path(&absolute);
+        let fate = match &place.entry.held {
+            Held::Symlink(target) => self.symlink(&absolute, &path, place.entry, target)?,
+            _ => match self.hard_link(&path, place.entry)? {
+                Some(fate) => fate,
+                None => self.file(&path, place)?,
+            },
+        };
+        if let (Some(staging), Some(staged)) = (&place.node.place.staging, place.entry.held.staged()) {
+            // Exposure is short: a second name goes as soon as its file is in the archive.
+            staging.give_up(staged);
+        }
+        if fate.is_archived() {
+            self.counts.files += 1;
+        }
+        Ok(fate)
+    }
+
+    fn symlink(&mut self, absolute: &[u8], path: &[u8], entry: &Entry, target: &[u8]) -> io::Result<Fate> {
+        if manifest::is_external(&self.boundary, absolute, target) {
+            // As OpenClaw reads them, which knows no names but UTF-8.
+            let entry_path = PathName(tarball::fallback(&joined(self.root, path)));
+            self.external.push(ExternalLink { entry_path, linkpath: PathName(tarball::fallback(target)) });
+        }
+        let stat = Stat { mode: 0o777, ..entry.stat };
+        let piece = Piece { link: Some(target), ..Piece::new(Form::Symlink, path, &stat) };
+        self.append(&piece, &mut io::empty())?;
+        self.tell(&piece, Told::default())?;
+        Ok(Fate::Kept)
+    }
+
+    /// Writes a second name of an inode as a link to its first; `None` if this is the first.
+    fn hard_link(&mut self, path: &[u8], entry: &Entry) -> io::Result<Option<Fate>> {
+        let stat = &entry.stat;
+        if stat.nlink < 2 {
+            return Ok(None);
+        }
+        // Where the inode was not kept alive, its number may have been given to another file: that one differs.
+        let same = |first: &&Linked| first.size == stat.size && first.mtime == stat.mtime;
+        let Some(first) = self.linked.get(&stat.id()).filter(same) else { return Ok(None) };
+        let first = first.path.clone();
+        let piece = Piece { link: Some(&first), ..Piece::new(Form::Hardlink, path, stat) };
+        self.append(&piece, &mut io::empty())?;
+        self.tell(&piece, Told { capture: entry.held.capture().map(Capture::as_str), ..Told::default() })?;
+        self.advance(stat.size);
+        Ok(Some(Fate::Kept))
+    }
+
+    fn file(&mut self, path: &[u8], place: Place<'_>) -> io::Result<Fate> {
+        let contents = match self.reading.contents(place) {
+            Ok(contents) => contents,
+            Err(error) if gate::is_cancelled(&error) => return Err(error),
+            Err(error) => {
+                self.advance(place.entry.stat.size);
+                return Ok(Fate::Lost(format!("cannot be read: {error}").into()));
+            }
+        };
+        let Contents { body, size, stat, xattrs, mut fate, tail, recheck } = contents;
+        let piece = Piece { size, xattrs: &xattrs, ..Piece::new(Form::File, path, &stat) };
+        let blake3 = match &body {
+            Body::Bytes(bytes) => self.append_hashed(&piece, &mut &bytes[..])?,
+            Body::File(source) => {
+                source.expect_sequential();
+                let mut exact = Exact::new(source, size);
+                let blake3 = self.append_hashed(&piece, &mut exact)?;
+                if let Some(shortfall) = exact.shortfall() {
+                    fate = Fate::Torn(shortfall.reason(size));
+                } else if let Some(touched) = recheck.map(|recheck| recheck.fate(source)).transpose()?.flatten() {
+                    fate = touched;
+                }
+                blake3
+            }
+        };
+        let told = Told {
+            blake3,
+            fate: Some(fate.clone()),
+            capture: place.entry.held.capture().map(Capture::as_str),
+            allocated: (stat.blocks * 512 < size).then_some(stat.blocks * 512),
+            tail: tail.as_ref().map(|tail| tail.len() as u64),
+        };
+        self.tell(&piece, told)?;
+        if let Some(tail) = tail {
+            self.tail(path, &stat, &tail)?;
+        }
+        if stat.nlink > 1 {
+            let (size, mtime) = (place.entry.stat.size, place.entry.stat.mtime);
+            self.linked.insert(place.entry.stat.id(), Linked { path: path.into(), size, mtime });
+        }
+        self.advance(place.entry.stat.size);
+        self.counts.bytes += size;
+        Ok(fate)
+    }
+
+    /// Archives a half-written record right behind its file.
+    fn tail(&mut self, path: &[u8], stat: &Stat, tail: &[u8]) -> io::Result<()> {
+        let below = path.strip_prefix(PAYLOAD).unwrap_or(path);
+        let path = joined(TAILS, below.strip_prefix(b"/").unwrap_or(below));
+        self.counts.tails += 1;
+        let piece = Piece { size: tail.len() as u64, ..Piece::new(Form::Tail, &path, stat) };
+        let blake3 = self.append_hashed(&piece, &mut &tail[..])?;
+        self.tell(&piece, Told { blake3, ..Told::default() })
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.done += bytes;
+        self.observer.on(Event::Archived { bytes: self.done });
+    }
+
+    fn append_hashed(&mut self, piece: &Piece<'_>, contents: &mut dyn Read) -> io::Result<Option<String>> {
+        let mut hashing = Hashing::new(contents);
+        self.append(piece, &mut hashing)?;
+        Ok(hashing.digest())
+    }
+
+    fn append(&mut self, piece: &Piece<'_>, contents: &mut dyn Read) -> io::Result<()> {
+        let path = joined(self.root, piece.path);
+        let target = match piece.form {
+            Form::Hardlink => piece.link.map(|below| joined(self.root, below)),
+            _ => piece.link.map(<[u8]>::to_vec),
+        };
+        let Stat { mode, uid, gid, mtime, .. } = *piece.stat;
+        let (kind, size, link, xattrs) = (piece.form.entry_type(), piece.size, target.as_deref(), piece.xattrs);
+        self.tarball.append(&Member { path: &path, kind, size, mode, uid, gid, mtime, link, xattrs }, contents)
+    }
+
+    fn tell(&mut self, piece: &Piece<'_>, told: Told) -> io::Result<()> {
+        let Stat { mode, uid, gid, mtime, .. } = *piece.stat;
+        let fate = told.fate.unwrap_or(Fate::Kept);
+        self.spool.add(&Line {
+            path: Name::new(piece.path),
+            kind: piece.form.as_str().to_owned(),
+            size: piece.size,
+            mode,
+            uid,
+            gid,
+            mtime: written_time(mtime),
+            link: piece.link.map(Name::new),
+            blake3: told.blake3,
+            xattrs: xattrs_digest(piece.xattrs),
+            capture: told.capture.map(str::to_owned),
+            fate: fate.as_str().to_owned(),
+            reason: fate.reason().map(str::to_owned),
+            allocated: told.allocated,
+            tail: told.tail,
+        })
+    }
+}

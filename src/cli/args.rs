@@ -1,0 +1,191 @@
+//! What was typed. What it means is decided in [`intent`](super::intent).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use super::duration;
+use crate::archive::Compression;
+use crate::freeze::{Mode, Options};
+
+const EXAMPLES: &str = "\
+Examples:
+  clawsnap create                          OpenClaw's state, into the current directory
+  clawsnap create -o /backup/              under a name with the time, into /backup
+  clawsnap create -o today.tar.xz          compressed by the ending of the name
+  clawsnap create ~/notes -o notes.tar     any directory, not compressed
+  clawsnap create -o - | ssh host 'cat > claw.tar.zst'
+  clawsnap create --dry-run                what would be archived, and what is in the way
+
+Exit codes:
+  0 complete   1 failed, no archive   2 usage   3 archive made, with losses that are listed
+  4 made, but not what was written: not published   128+n ended by signal n";
+
+/// A whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "clawsnap", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(super) struct Typed {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Back up a state directory while its owner keeps running
+    Create(Box<Create>),
+}
+
+/// How to back up.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Create {
+    /// Directories or files to back up [default: OPENCLAW_STATE_DIR, else ~/.openclaw, with its workspaces]
+    #[arg(value_name = "SOURCE")]
+    pub(super) sources: Vec<PathBuf>,
+
+    /// Where the archive goes: a file, a directory, or - for standard output [default: the current directory, or the
+    /// home directory where the current one is being backed up]
+    #[arg(short, long, value_name = "PATH|DIR|-")]
+    pub(super) output: Option<PathBuf>,
+
+    /// zstd, xz, gzip or none, with a level as in zstd:9 [default: by the ending of --output, else zstd]
+    #[arg(long, value_name = "C")]
+    pub(super) compress: Option<Compression>,
+
+    /// Leave out what matches (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub(super) exclude: Vec<String>,
+
+    /// Leave out what matches a line of FILE (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(super) exclude_from: Vec<PathBuf>,
+
+    /// Keep what OpenClaw can make again: package directories, caches, pid, lock and temporary files
+    #[arg(long)]
+    pub(super) include_regenerable: bool,
+
+    /// Back up OpenClaw's config alone
+    #[arg(long)]
+    pub(super) only_config: bool,
+
+    /// Leave the agents' workspaces out
+    #[arg(long)]
+    pub(super) no_include_workspace: bool,
+
+    /// How files are held still
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = modes())]
+    pub(super) freeze: Mode,
+
+    /// How long to wait for the tree to rest, as 500ms, 2s or 1m; 0 does not wait
+    #[arg(long, value_name = "DUR", default_value = "2s", value_parser = duration::settle)]
+    pub(super) settle: Duration,
+
+    /// What was modified within this time may be written to at any moment; at least 1s
+    #[arg(long, value_name = "DUR", default_value = "5m", value_parser = duration::hot_window)]
+    pub(super) hot_window: Duration,
+
+    /// Do not read the archive back before it gets its name
+    #[arg(long)]
+    pub(super) no_verify: bool,
+
+    /// Read the archive back before it gets its name; this is the default
+    #[arg(long, conflicts_with = "no_verify")]
+    pub(super) verify: bool,
+
+    /// Write nothing: say what would be archived and find what is in the way
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Print the report as one JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Say nothing unless something is lost or fails
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+impl Create {
+    /// How the freeze shall be done.
+    pub(super) fn freeze_options(&self) -> Options {
+        Options { mode: self.freeze, settle: self.settle, hot_window: self.hot_window }
+    }
+}
+
+fn modes() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(["auto", "link", "clone", "copy"]).try_map(|name| name.parse::<Mode>())
+}
+
+/// What clap itself would say of arguments that do not go together.
+pub(super) fn misuse(message: &str) -> clap::Error {
+    let mut command = Typed::command();
+    command.build();
+    let error = |command: &mut clap::Command| command.error(ErrorKind::ArgumentConflict, message);
+    match command.find_subcommand_mut("create") {
+        Some(create) => error(create),
+        None => error(&mut command),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(line: &str) -> Result<Create, String> {
+        let words = std::iter::once("clawsnap").chain(line.split_whitespace());
+        match Typed::try_parse_from(words) {
+            Ok(Typed { verb: Verb::Create(create) }) => Ok(*create),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Typed::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_the_library_decides() {
+        let typed = create("create").expect("parses");
+        let (options, default) = (typed.freeze_options(), Options::default());
+        assert_eq!((options.mode, options.settle, options.hot_window), (default.mode, default.settle, default.hot_window));
+        assert!(typed.sources.is_empty() && typed.output.is_none() && typed.compress.is_none());
+    }
+
+    #[test]
+    fn what_openclaw_takes_is_taken() {
+        for line in [
+            "create --output /x --json --dry-run --verify --only-config",
+            "create --no-include-workspace --output /x",
+        ] {
+            assert!(create(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn patterns_and_sources_may_be_many() {
+        let typed = create("create a b --exclude *.log --exclude tmp --exclude-from x --exclude-from y").expect("parses");
+        assert_eq!((typed.sources.len(), typed.exclude.len(), typed.exclude_from.len()), (2, 2, 2));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (line, word) in [
+            ("create --verify --no-verify", "--no-verify"),
+            ("create --freeze melt", "auto, link, clone, copy"),
+            ("create --compress zip", "expected zstd, xz, gzip or none"),
+            ("create --compress zstd:99", "level from 1 to 19"),
+            ("create --settle 5", "unit"),
+            ("create --hot-window 0", "at least 1s"),
+            ("create --frobnicate", "--frobnicate"),
+        ] {
+            let said = create(line).expect_err(line);
+            assert!(said.contains(word), "{line}: {said}");
+        }
+    }
+}

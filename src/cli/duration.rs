@@ -1,0 +1,104 @@
+//! Spans of time as people type them: `500ms`, `2s`, `1m30s`.
+
+use std::time::Duration;
+
+/// A longer wait is a slip, and an instant that far ahead need not exist.
+const LONGEST_SETTLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The time that `--settle` takes.
+pub(super) fn settle(text: &str) -> Result<Duration, String> {
+    match parse(text)? {
+        span if span > LONGEST_SETTLE => Err("at most 24h".to_owned()),
+        span => Ok(span),
+    }
+}
+
+/// The time that `--hot-window` takes.
+pub(super) fn hot_window(text: &str) -> Result<Duration, String> {
+    match parse(text)? {
+        span if span < Duration::from_secs(1) => Err("at least 1s".to_owned()),
+        span => Ok(span),
+    }
+}
+
+/// One or more numbers, each with its unit; or 0.
+fn parse(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let (part, after) = first(rest)?;
+        sum = sum.checked_add(part).ok_or("too long")?;
+        rest = after;
+    }
+    if text.is_empty() { Err("a number and a unit are missing".to_owned()) } else { Ok(sum) }
+}
+
+/// The first number with its unit, and what follows.
+fn first(text: &str) -> Result<(Duration, &str), String> {
+    let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (unit, rest) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} does not start with a whole number"))?;
+    let milliseconds = number.checked_mul(length(unit)?).ok_or("too long")?;
+    Ok((Duration::from_millis(milliseconds), rest))
+}
+
+/// A unit's length in milliseconds.
+fn length(unit: &str) -> Result<u64, String> {
+    match unit {
+        "ms" => Ok(1),
+        "s" => Ok(1_000),
+        "m" | "min" => Ok(60_000),
+        "h" => Ok(3_600_000),
+        "d" => Ok(86_400_000),
+        "" => Err("the unit is missing: ms, s, m, h or d".to_owned()),
+        other => Err(format!("unknown unit {other:?}: ms, s, m, h and d are known")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_with_units_are_spans() {
+        for (text, milliseconds) in [
+            ("0", 0),
+            ("0s", 0),
+            ("500ms", 500),
+            ("2s", 2_000),
+            ("1m", 60_000),
+            ("1m30s", 90_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_a_reason() {
+        for (text, reason) in [
+            ("", "missing"),
+            ("5", "unit is missing"),
+            ("s", "whole number"),
+            ("-1s", "whole number"),
+            ("1.5s", "unknown unit"),
+            ("1 s", "unknown unit"),
+            ("2 weeks", "unknown unit"),
+            ("99999999999999999999s", "whole number"),
+            ("999999999999999999h", "too long"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn both_options_have_their_bounds() {
+        assert!(settle("24h").is_ok() && settle("25h").is_err());
+        assert!(hot_window("1s").is_ok() && hot_window("999ms").is_err() && hot_window("0").is_err());
+    }
+}

@@ -1,0 +1,31 @@
+//! What was typed, what it means, and what is shown. Nothing else imports this module, and it alone prints.
+
+mod args;
+mod bars;
+mod dry_run;
+mod duration;
+mod hooks;
+mod intent;
+mod page;
+mod place;
+mod run;
+mod show;
+mod signals;
+mod stdout;
+mod summary;
+mod terminal;
+mod when;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Typed, Verb};
+
+/// The command: reads what was typed, does it, shows how it went.
+pub fn main() -> ExitCode {
+    hooks::install();
+    match Typed::parse().verb {
+        Verb::Create(typed) => run::create(*typed),
+    }
+}

@@ -1,0 +1,407 @@
+//! The main job, end to end: plan, freeze, archive, prove, publish.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::archive::{self, Codec, Compression, Payload, payload_path};
+use crate::entry::Timestamp;
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::fate::Fate;
+use crate::freeze::{self, Frozen, Rest, State, Why};
+use crate::gate::Gate;
+use crate::output::{Draft, Sealed, Stream, Target};
+use crate::plan::{NameAudit, Plan, Request, plan};
+use crate::relpath::joined;
+use crate::report::{
+    AgentRoot, Asset, Consistency, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName, Report, RestlessPath, Skipped,
+};
+use crate::sys;
+use crate::verify;
+
+/// Compressed archives are refused for want of space only if they would not fit at this ratio.
+const BEST_RATIO: u64 = 10;
+
+/// `openclaw backup verify` refuses archives that unpack to more than this many times their length.
+const OPENCLAW_RATIO: u64 = 1_100;
+
+/// What a backup shall be.
+pub struct Create {
+    /// What is backed up.
+    pub request: Request,
+    /// Where the archive goes.
+    pub output: Output,
+    /// How it is compressed; by the ending of its name where that is not said.
+    pub compression: Option<Compression>,
+    /// How the source is frozen.
+    pub freeze: freeze::Options,
+    /// Whether the archive is read back before it gets its name.
+    pub verify: bool,
+    /// When the backup is said to be made; now, where that is not said. It is part of every name in the archive, so
+    /// a fixed one makes archives of the same input comparable.
+    pub created_at: Option<Timestamp>,
+}
+
+/// Where an archive goes.
+pub enum Output {
+    /// To this file, or under a name with the time into this directory. Nothing is ever overwritten.
+    Path(PathBuf),
+    /// To a stream, which nobody can read back: it is stated as unverified.
+    Stream(Box<dyn Write + Send>),
+}
+
+/// Makes a backup. The report tells how it ended, and [`Report::exit_code`] sums that up.
+pub fn create(create: Create, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
+    let begun = Instant::now();
+    let mut report = blank(&create.request, create.created_at.unwrap_or_else(sys::now));
+    let outcome = run(create, &mut report, gate, observer);
+    conclude(&mut report, outcome, begun);
+    report
+}
+
+/// Enters how a run ended into its report.
+pub(crate) fn conclude(report: &mut Report, outcome: Result<()>, begun: Instant) {
+    report.elapsed_milliseconds = Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+    report.peak_memory_bytes = Some(sys::peak_memory());
+    report.outcome = match &outcome {
+        Ok(()) => verdict(&report.counts),
+        Err(Error::Usage(_)) => Outcome::Usage,
+        Err(Error::Failed { .. }) => Outcome::Failed,
+        Err(Error::Unproven(_)) => Outcome::Unproven,
+        Err(Error::Cancelled) => Outcome::Cancelled,
+    };
+    report.error = outcome.err().map(|error| error.to_string());
+}
+
+fn verdict(counts: &Counts) -> Outcome {
+    if counts.losses() == 0 { Outcome::Complete } else { Outcome::Lossy }
+}
+
+/// A report that knows when it was begun and what was asked for.
+pub(crate) fn blank(request: &Request, at: Timestamp) -> Report {
+    Report {
+        created_at: iso(at),
+        archive_root: format!("{}-clawsnap-backup", sys::utc_stamp(at)),
+        include_workspace: request.include_workspace && !request.only_config,
+        only_config: request.only_config,
+        version: env!("CARGO_PKG_VERSION"),
+        format_version: FORMAT_VERSION,
+        ..Report::default()
+    }
+}
+
+fn iso(at: Timestamp) -> String {
+    let nanos = i32::try_from(at.nanos / 1_000_000 * 1_000_000).unwrap_or(0);
+    jiff::Timestamp::new(at.seconds, nanos).map_or_else(|_| at.to_string(), |time| format!("{time:.3}"))
+}
+
+fn run(create: Create, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<()> {
+    let plan = planned(&create.request, report)?;
+    let compression = compression(&create);
+    report.compression = Some(compression.to_string());
+    let job = Job { plan, options: create.freeze, compression, gate, observer };
+    match create.output {
+        Output::Stream(out) => job.to_stream(out, report),
+        Output::Path(path) => {
+            let path = archive_path(&path, compression.codec, report)?;
+            outside_of_sources(&path, &job.plan)?;
+            job.to_file(&path, create.verify, report)
+        }
+    }
+}
+
+/// Plans, and enters the plan into the report.
+pub(crate) fn planned(request: &Request, report: &mut Report) -> Result<Plan> {
+    let plan = plan(request)?;
+    let home = request.environment.home.as_deref();
+    describe(&plan, home, report);
+    Ok(plan)
+}
+
+fn compression(create: &Create) -> Compression {
+    let by_name = match &create.output {
+        Output::Path(path) => Compression::from_file_name(path),
+        Output::Stream(_) => None,
+    };
+    create.compression.or(by_name).unwrap_or_default()
+}
+
+/// The archive's path: the one that was named, or a fresh name in the directory that was named.
+pub(crate) fn archive_path(output: &Path, codec: Codec, report: &Report) -> Result<PathBuf> {
+    let is_directory = output.is_dir() || output.as_os_str().as_bytes().ends_with(b"/");
+    let path = std::path::absolute(output).map_err(|error| Error::failed("resolve the output", output, error))?;
+    if !is_directory {
+        return Ok(path);
+    }
+    let stamp = report.archive_root.split('-').next().unwrap_or_default();
+    let named = |suffix: String| path.join(format!("clawsnap-{stamp}{suffix}.{}", codec.extension()));
+    // A second backup within one second: the name is still checked, and never taken over, when it is published.
+    let mut names = std::iter::once(String::new()).chain((2..100).map(|n| format!("-{n}"))).map(named);
+    Ok(names.find(|name| name.symlink_metadata().is_err()).unwrap_or(path))
+}
+
+/// An archive inside its own source would be part of the next one.
+pub(crate) fn outside_of_sources(path: &Path, plan: &Plan) -> Result<()> {
+    let existing = path.ancestors().skip(1).find_map(|ancestor| ancestor.canonicalize().ok());
+    let inside = |root: &Path| existing.as_deref().is_some_and(|parent| root.is_dir() && parent.starts_with(root));
+    match plan.roots.iter().find(|root| inside(&root.path)) {
+        None => Ok(()),
+        Some(root) => Err(Error::Usage(format!(
+            "the output {} lies inside the source {}: choose an --output outside of it",
+            path.display(),
+            root.path.display()
+        ))),
+    }
+}
+
+/// Enters a plan into a report.
+fn describe(plan: &Plan, home: Option<&Path>, report: &mut Report) {
+    let display = |path: &Path| PathName(displayed(path, home));
+    let name = |path: &Path| PathName(path.as_os_str().as_bytes().to_vec());
+    let archived = |path: &Path| joined(report.archive_root.as_bytes(), &payload_path(path.as_os_str().as_bytes()));
+    let assets = plan.roots.iter().map(|root| Asset {
+        kind: root.kind.as_str(),
+        source_path: name(&root.path),
+        display_path: display(&root.path),
+        archive_path: PathName(archived(&root.path)),
+    });
+    report.assets = assets.collect();
+    // OpenClaw's order: the sort is stable, and the roots come sorted by path.
+    report.assets.sort_by_key(|asset| asset.source_path.0.len());
+    let covered = plan.covered.iter().map(|covered| Skipped {
+        kind: covered.kind.as_str().to_owned(),
+        source_path: name(&covered.path),
+        display_path: display(&covered.path),
+        reason: "covered".to_owned(),
+        covered_by: Some(display(&covered.covered_by)),
+    });
+    let missing = plan.missing.iter().map(|missing| Skipped {
+        kind: missing.kind.as_str().to_owned(),
+        source_path: name(&missing.path),
+        display_path: display(&missing.path),
+        reason: "missing".to_owned(),
+        covered_by: None,
+    });
+    report.skipped = covered.chain(missing).collect();
+    report.warnings.extend(plan.warnings.iter().map(ToString::to_string));
+    let agents = plan.openclaw.iter().filter_map(|openclaw| openclaw.agent_roots.as_ref()).flatten();
+    report.agent_roots =
+        agents.map(|agent| AgentRoot { agent_id: agent.agent_id.clone(), source_path: name(&agent.path) }).collect();
+}
+
+/// A path with the home directory as `~`.
+fn displayed(path: &Path, home: Option<&Path>) -> Vec<u8> {
+    match home.and_then(|home| path.strip_prefix(home).ok()) {
+        Some(below) => joined(b"~", below.as_os_str().as_bytes()),
+        None => path.as_os_str().as_bytes().to_vec(),
+    }
+}
+
+/// A backup that is planned.
+struct Job<'a> {
+    plan: Plan,
+    options: freeze::Options,
+    compression: Compression,
+    gate: &'a Arc<dyn Gate>,
+    observer: &'a dyn Observer,
+}
+
+impl Job<'_> {
+    fn to_file(&self, path: &Path, verify: bool, report: &mut Report) -> Result<()> {
+        let target = Target::open(path, self.gate)?;
+        report.archive_path = Some(PathName(target.path().as_os_str().as_bytes().to_vec()));
+        report.free_bytes = target.free_space();
+        let mut frozen = freeze::freeze(&self.plan, &self.options, &target.directory, self.gate, self.observer)?;
+        enough_space(frozen.bytes, self.compression.codec, report.free_bytes, &target.directory)?;
+        let draft = Draft::create(target)?;
+        let written = self.write(&mut frozen, draft, report)?;
+        release(frozen, report);
+        let sealed = written.sink.seal()?;
+        self.publish(sealed, &written.inventory, verify, report)
+    }
+
+    fn to_stream(&self, out: Box<dyn Write + Send>, report: &mut Report) -> Result<()> {
+        report.archive_path = Some(PathName(b"-".to_vec()));
+        let spool = std::env::temp_dir();
+        let mut frozen = freeze::freeze(&self.plan, &self.options, &spool, self.gate, self.observer)?;
+        let mut written = self.write(&mut frozen, Stream::new(out, Arc::clone(self.gate)), report)?;
+        release(frozen, report);
+        written.sink.flush().map_err(|error| Error::failed("write", "the archive", error))?;
+        report.archive_bytes = Some(written.sink.written);
+        report.warnings.push("A stream cannot be read back: verify what was stored of it.".to_owned());
+        Ok(())
+    }
+
+    fn write<W: Write + Send + 'static>(
+        &self,
+        frozen: &mut Frozen,
+        sink: W,
+        report: &mut Report,
+    ) -> Result<archive::Written<W>> {
+        let root = report.archive_root.clone();
+        let fill = |frozen: &Frozen, payload: Payload, inventory: &str, entries: u64| {
+            fill(report, &self.plan, frozen, payload);
+            report.inventory_blake3 = Some(inventory.to_owned());
+            report.inventory_entries = Some(entries);
+            report.outcome = verdict(&report.counts);
+            report.clone()
+        };
+        archive::write(frozen, &self.plan, sink, self.compression, &root, self.observer, fill)
+    }
+
+    fn publish(&self, sealed: Sealed, inventory: &str, verify: bool, report: &mut Report) -> Result<()> {
+        let bytes = sealed.bytes();
+        report.archive_bytes = Some(bytes);
+        self.observer.on(Event::Sealed { bytes });
+        let verified = if verify {
+            sealed.verify(|back| self.prove(back, inventory, report.inventory_entries))?
+        } else {
+            report.warnings.push("The archive was not read back (--no-verify): nothing proves it yet.".to_owned());
+            sealed.trust()
+        };
+        let path = verified.publish()?;
+        report.verified = verify;
+        report.archive_path = Some(PathName(path.as_os_str().as_bytes().to_vec()));
+        if report.counts.bytes / bytes.max(1) > OPENCLAW_RATIO {
+            report.warnings.push(format!(
+                "OpenClaw's own verify refuses archives that unpack to more than {OPENCLAW_RATIO} times their length, as \
+                 this one does. --compress gzip stays below."
+            ));
+        }
+        self.observer.on(Event::Published);
+        Ok(())
+    }
+
+    fn prove(&self, back: impl std::io::Read, inventory: &str, entries: Option<u64>) -> Result<()> {
+        let proof = verify::prove(Watched { inner: back, read: 0, observer: self.observer })?;
+        if proof.inventory == inventory && Some(proof.entries) == entries {
+            return Ok(());
+        }
+        Err(Error::Unproven("the archive is not proven: its inventory is not the one that was written".to_owned()))
+    }
+}
+
+/// Tells the observer how far the reading back is.
+struct Watched<'a, R> {
+    inner: R,
+    read: u64,
+    observer: &'a dyn Observer,
+}
+
+impl<R: std::io::Read> std::io::Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.read += n as u64;
+        self.observer.on(Event::ReadBack { bytes: self.read });
+        Ok(n)
+    }
+}
+
+/// Lets go of the source. What cannot be removed does not spoil the archive, and is told.
+fn release(frozen: Frozen, report: &mut Report) {
+    if let Err(error) = frozen.release() {
+        report.warnings.push(error.to_string());
+    }
+}
+
+/// What an archive of `bytes` needs at least, by how it is compressed.
+pub(crate) fn least_space(bytes: u64, codec: Codec) -> u64 {
+    if codec == Codec::None { bytes } else { bytes / BEST_RATIO }
+}
+
+fn enough_space(bytes: u64, codec: Codec, free: Option<u64>, directory: &Path) -> Result<()> {
+    let least = least_space(bytes, codec);
+    match free {
+        Some(free) if free < least => {
+            let cause = std::io::Error::new(
+                std::io::ErrorKind::StorageFull,
+                format!("{free} bytes are free, and {bytes} bytes of contents need {least} at the very least"),
+            );
+            Err(Error::failed("make the archive in", directory, cause).remedy("free space there, or choose another --output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Enters what the freeze and the payload were into the report.
+fn fill(report: &mut Report, plan: &Plan, frozen: &Frozen, payload: Payload) {
+    report.external_symbolic_links = payload.external;
+    report.rounds = frozen.rounds;
+    report.freeze_microseconds = frozen.width_us;
+    report.captures = frozen.captures.iter().map(|(capture, count)| (capture.as_str(), *count)).collect();
+    fill_rest(report, frozen);
+    fill_fates(report, frozen);
+    let noted = |wanted: fn(&Fate) -> bool| frozen.ledger.count(wanted);
+    let mut counts = Counts {
+        prefix: noted(|fate| *fate == Fate::Prefix),
+        later: noted(|fate| *fate == Fate::Later),
+        departed: noted(|fate| *fate == Fate::Departed),
+        excluded: noted(|fate| matches!(fate, Fate::Excluded(_))),
+        torn: noted(|fate| matches!(fate, Fate::Torn(_))),
+        hollow: noted(|fate| matches!(fate, Fate::Hollow(_))),
+        lost: noted(|fate| matches!(fate, Fate::Lost(_))),
+        ..payload.counts
+    };
+    counts.kept = counts.files + counts.directories - counts.prefix - counts.later - counts.torn - counts.hollow;
+    report.counts = counts;
+    report.skipped_volatile_count = counts.excluded;
+    if plan.openclaw.is_some() {
+        fill_refused(report, frozen);
+    }
+}
+
+fn absolute(frozen: &Frozen, root: u16, path: &[u8]) -> PathName {
+    PathName(joined(&frozen.bases[usize::from(root)].prefix, path))
+}
+
+fn fill_rest(report: &mut Report, frozen: &Frozen) {
+    match &frozen.rest {
+        Rest::Instant(moment) => {
+            report.consistent = Some(Consistency::Instant);
+            report.instant = Some(moment.to_string());
+        }
+        Rest::Window(restless) => {
+            report.consistent = Some(Consistency::Window);
+            let told = restless.iter().map(|restless| RestlessPath {
+                path: absolute(frozen, restless.root, restless.path.as_bytes()),
+                why: match restless.why {
+                    Why::Names => "names",
+                    Why::Contents => "contents",
+                    Why::Young => "young",
+                },
+            });
+            report.restless = told.collect();
+        }
+    }
+}
+
+fn fill_fates(report: &mut Report, frozen: &Frozen) {
+    for (root, path, fate) in frozen.ledger.iter() {
+        let list = match fate {
+            Fate::Torn(_) | Fate::Hollow(_) | Fate::Lost(_) => &mut report.losses,
+            Fate::Departed => &mut report.departed,
+            Fate::Prefix | Fate::Later => &mut report.moved,
+            Fate::Excluded(_) => &mut report.excluded,
+            Fate::Kept => continue,
+        };
+        let path = absolute(frozen, root, path.as_bytes());
+        list.push(Fated { path, fate: fate.as_str(), reason: fate.reason().map(str::to_owned) });
+    }
+}
+
+/// Names that OpenClaw's restore would refuse are archived all the same, and told.
+fn fill_refused(report: &mut Report, frozen: &Frozen) {
+    let audit = NameAudit;
+    for node in frozen.nodes.iter().filter(|node| node.state != State::Gone) {
+        let dir = joined(&frozen.bases[usize::from(node.root)].prefix, node.path.as_bytes());
+        let refused = audit.audit_directory(&dir, node.entries.iter().map(|entry| &*entry.name));
+        report.refused_names.extend(
+            refused
+                .into_iter()
+                .map(|refused| RefusedName { path: PathName(refused.path.as_bytes().to_vec()), why: refused.to_string() }),
+        );
+    }
+}

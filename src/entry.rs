@@ -1,0 +1,170 @@
+//! What is known of one file: its kind, its metadata, its extended attributes.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+/// What sort of thing a name is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A Unix socket.
+    Socket,
+    /// A block or character device.
+    Device,
+}
+
+/// Nanoseconds since the Unix epoch, before it as well: seconds rounded down, and a fraction that is never negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Whole seconds, rounded towards the past.
+    pub seconds: i64,
+    /// 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+const NANOS_PER_SECOND: i128 = 1_000_000_000;
+
+impl Timestamp {
+    /// The same moment as one number of nanoseconds.
+    pub fn as_nanos(self) -> i128 {
+        i128::from(self.seconds) * NANOS_PER_SECOND + i128::from(self.nanos)
+    }
+
+    /// The moment that is `nanos` nanoseconds after the epoch; clamped to what 64-bit seconds can say.
+    pub fn from_nanos(nanos: i128) -> Self {
+        let seconds = nanos.div_euclid(NANOS_PER_SECOND);
+        Self {
+            seconds: i64::try_from(seconds).unwrap_or(if seconds < 0 { i64::MIN } else { i64::MAX }),
+            nanos: u32::try_from(nanos.rem_euclid(NANOS_PER_SECOND)).unwrap_or(0),
+        }
+    }
+
+    /// `span` before this moment.
+    pub fn before(self, span: Duration) -> Self {
+        Self::from_nanos(self.as_nanos() - i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / 4))
+    }
+}
+
+/// Seconds with nine decimals, as PAX records and the inventory write it: `-1.5` is written `-2.500000000`'s exact
+/// value, that is `-1.500000000`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.as_nanos();
+        let sign = if total < 0 { "-" } else { "" };
+        let magnitude = total.unsigned_abs();
+        let unit = NANOS_PER_SECOND.unsigned_abs();
+        write!(f, "{sign}{}.{:09}", magnitude / unit, magnitude % unit)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The metadata of an inode, as `statx` gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: Kind,
+    /// Permission, set-id and sticky bits (`07777`).
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Names that the inode has.
+    pub nlink: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// 512-byte blocks on disk.
+    pub blocks: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Device of the filesystem.
+    pub dev: u64,
+    /// Last change of the contents.
+    pub mtime: Timestamp,
+    /// Last change of the inode. **No** evidence of a content change: every link, rename or unlink moves it.
+    pub ctime: Timestamp,
+}
+
+impl Stat {
+    /// The identity of the inode.
+    pub fn id(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
+
+    /// Whether the contents are, as far as metadata tells, those that `other` was taken from.
+    pub fn same_contents(&self, other: &Stat) -> bool {
+        (self.id(), self.size, self.mtime) == (other.id(), other.size, other.mtime)
+    }
+}
+
+/// A directory's stamp, or that of a file whose contents shall be proved unmoved: any change moves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    id: (u64, u64),
+    mtime: Timestamp,
+    ctime: Timestamp,
+}
+
+impl Stamp {
+    /// The stamp of what `stat` describes.
+    pub fn of(stat: &Stat) -> Self {
+        Self { id: stat.id(), mtime: stat.mtime, ctime: stat.ctime }
+    }
+
+    /// Whether a change at `now` or later must move this stamp, on a filesystem whose clock ticks every `tick`: git's
+    /// "racily clean" rule. A stamp younger than a tick can be left unmoved by the next change.
+    pub fn proves_from(&self, now: Timestamp, tick: Duration) -> bool {
+        tick.is_zero() || self.mtime.max(self.ctime) < now.before(tick)
+    }
+}
+
+/// Extended attributes, sorted by name, POSIX ACLs among them (`system.posix_acl_*`).
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_the_epoch_are_written_exactly() {
+        let shown = |seconds, nanos| Timestamp { seconds, nanos }.to_string();
+        assert_eq!(shown(-2, 500_000_000), "-1.500000000");
+        assert_eq!(shown(-1, 999_999_999), "-0.000000001");
+        assert_eq!(shown(0, 0), "0.000000000");
+        assert_eq!(shown(1_700_000_000, 1), "1700000000.000000001");
+    }
+
+    #[test]
+    fn nanoseconds_and_back_is_the_same_moment() {
+        for t in [(-2, 5), (0, 0), (i64::MAX, 999_999_999), (i64::MIN, 0), (17, 1)] {
+            let stamp = Timestamp { seconds: t.0, nanos: t.1 };
+            assert_eq!(Timestamp::from_nanos(stamp.as_nanos()), stamp);
+        }
+    }
+
+    #[test]
+    fn a_stamp_younger_than_a_tick_proves_nothing() {
+        let at = |nanos| Timestamp::from_nanos(nanos);
+        let stamp = Stamp { id: (1, 2), mtime: at(1_000), ctime: at(5_000_000) };
+        let tick = Duration::from_millis(4);
+        assert!(!stamp.proves_from(at(5_000_000), tick));
+        assert!(!stamp.proves_from(at(9_000_000), tick));
+        assert!(stamp.proves_from(at(9_000_001), tick));
+        assert!(stamp.proves_from(at(5_000_000), Duration::ZERO), "a clock without ticks proves at once");
+    }
+}

@@ -1,0 +1,56 @@
+//! What a run tells while it works. Events decorate, results decide: dropping every event changes no result.
+
+/// One thing that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The freeze has captured so many names, in so many directories.
+    Freezing {
+        /// Files, links and the like.
+        files: u64,
+        /// Directories listed.
+        directories: u64,
+    },
+    /// The tree is being checked for rest.
+    Settling {
+        /// The round, counted from one.
+        round: u32,
+        /// Directories that moved in it.
+        restless: u64,
+    },
+    /// Everything that will be archived is held.
+    Frozen {
+        /// Files, links and the like.
+        files: u64,
+        /// Bytes of contents.
+        bytes: u64,
+    },
+    /// So many bytes of contents were written to the archive.
+    Archived {
+        /// Bytes of contents, of those that [`Event::Frozen`] announced.
+        bytes: u64,
+    },
+    /// The archive is written and synced, and will now be read back.
+    Sealed {
+        /// The archive's length in bytes.
+        bytes: u64,
+    },
+    /// So many bytes of the archive were read back.
+    ReadBack {
+        /// Bytes of the archive, of those that [`Event::Sealed`] announced.
+        bytes: u64,
+    },
+    /// The archive has its name.
+    Published,
+}
+
+/// Told of every [`Event`], from any thread.
+pub trait Observer: Send + Sync {
+    /// Takes note of an event. Called often: keep it cheap.
+    fn on(&self, event: Event);
+}
+
+/// Sees nothing.
+impl Observer for () {
+    fn on(&self, _: Event) {}
+}

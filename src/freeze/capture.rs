@@ -1,0 +1,352 @@
+//! Freezing one name: look, choose, hold, look again.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::choice::{self, Capture, Facts, Mode};
+use super::content::{self, Fingerprint, Permit, Pool};
+use super::refusal::{Meaning, meaning};
+use super::staging::Staging;
+use super::tree::{Entry, Held, Marks};
+use crate::entry::{Kind, Stat, Timestamp, Xattrs};
+use crate::fate::Fate;
+use crate::gate::Verb;
+use crate::plan::Class;
+use crate::sys::{self, Dir, Reader};
+
+/// How often a name is looked at again because it was bound to something else after we took hold of it.
+const ATTEMPTS: u32 = 4;
+
+/// The largest file that is held in memory.
+const HOLD_LIMIT: u64 = 8 * 1024 * 1024;
+
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// What every capture of a run goes by.
+pub(crate) struct Settings {
+    /// How files shall be frozen.
+    pub(crate) mode: Mode,
+    /// What was modified at or after this moment is hot.
+    pub(crate) hot_since: Timestamp,
+    /// Bytes that may be held in memory.
+    pub(crate) memory: Arc<Pool>,
+    /// Descriptors that may be kept open.
+    pub(crate) descriptors: Arc<Pool>,
+}
+
+/// What came of the attempt to capture one name.
+pub(crate) enum Outcome {
+    /// It is held.
+    Taken(Box<Entry>),
+    /// It was not there, or was something else than was listed, or changed hands all the time: the next listing
+    /// decides.
+    Moved,
+    /// It cannot be held; this is its fate.
+    Noted(Fate),
+}
+
+/// The kernel refused a step.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    verb: Verb,
+    error: io::Error,
+}
+
+impl Refusal {
+    pub(crate) fn meaning(&self) -> Meaning {
+        meaning(self.verb, &self.error)
+    }
+
+    /// The refusal in words, as the reason of a fate.
+    pub(crate) fn reason(&self) -> Box<str> {
+        format!("{}: {}", verb_in_words(self.verb), self.error).into()
+    }
+
+    /// The kernel's answer itself.
+    pub(crate) fn into_error(self) -> io::Error {
+        self.error
+    }
+}
+
+fn verb_in_words(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Open | Verb::OpenDir => "cannot be opened",
+        Verb::List => "cannot be listed",
+        Verb::Stat => "cannot be looked at",
+        Verb::Link => "cannot be linked",
+        Verb::Create | Verb::Write => "cannot be copied into staging",
+        _ => "cannot be read",
+    }
+}
+
+/// Names the step that an answer came from.
+pub(crate) trait By<T> {
+    /// The same result, with the step in its error.
+    fn by(self, verb: Verb) -> Result<T, Refusal>;
+}
+
+impl<T> By<T> for io::Result<T> {
+    fn by(self, verb: Verb) -> Result<T, Refusal> {
+        self.map_err(|error| Refusal { verb, error })
+    }
+}
+
+/// A file as it was found, and how it shall be treated.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    name: &'a [u8],
+    class: Class,
+    stat: Stat,
+    marks: Marks,
+}
+
+/// Captures the names of one directory.
+pub(crate) struct Capturer<'a> {
+    /// What the run goes by.
+    pub(crate) settings: &'a Settings,
+    /// The live directory.
+    pub(crate) dir: &'a Dir,
+    /// Where captures are put, if there is a place at all.
+    pub(crate) staging: Option<&'a Staging>,
+    /// Whether that place is on the directory's mount.
+    pub(crate) same_mount: bool,
+    /// How coarse the clock is that stamps files here.
+    pub(crate) tick: Duration,
+    /// Which worker this is.
+    pub(crate) worker: usize,
+}
+
+impl Capturer<'_> {
+    /// Captures `name`. `sidecar` says that it is the log or journal of a database beside it.
+    ///
+    /// # Errors
+    /// Only the cancellation of the run.
+    pub(crate) fn capture(&self, name: &[u8], class: Class, sidecar: bool) -> io::Result<Outcome> {
+        for _ in 0..ATTEMPTS {
+            match self.attempt(name, class, sidecar) {
+                Ok(Some(entry)) => return Ok(Outcome::Taken(Box::new(entry))),
+                Ok(None) => {}
+                Err(refusal) => match refusal.meaning() {
+                    Meaning::Cancelled => return Err(refusal.into_error()),
+                    Meaning::Vanished => return Ok(Outcome::Moved),
+                    _ => return Ok(Outcome::Noted(Fate::Lost(refusal.reason()))),
+                },
+            }
+        }
+        Ok(Outcome::Moved)
+    }
+
+    /// One attempt; `None` if the name changed hands meanwhile.
+    fn attempt(&self, name: &[u8], class: Class, sidecar: bool) -> Result<Option<Entry>, Refusal> {
+        let stat = self.dir.stat(name).by(Verb::Stat)?;
+        match stat.kind {
+            Kind::Symlink => self.symlink(name, stat).map(Some),
+            Kind::File => self.file(name, class, stat, sidecar),
+            Kind::Directory | Kind::Fifo | Kind::Socket | Kind::Device => Ok(None),
+        }
+    }
+
+    fn symlink(&self, name: &[u8], stat: Stat) -> Result<Entry, Refusal> {
+        let target = self.dir.read_link(name).by(Verb::ReadLink)?;
+        Ok(entry(name, stat, Held::Symlink(target.into()), Marks::default()))
+    }
+
+    fn file(&self, name: &[u8], class: Class, stat: Stat, sidecar: bool) -> Result<Option<Entry>, Refusal> {
+        let database = sidecar || self.is_database(name, &stat)?;
+        let hot = stat.mtime >= self.settings.hot_since;
+        let young = hot && !self.tick.is_zero() && stat.mtime >= sys::coarse_now().before(self.tick);
+        let found = Found { name, class, stat, marks: Marks { hot, young, database, ..Marks::default() } };
+        let mut first_refusal = None;
+        for &capture in choice::chain(self.choose(&found), class) {
+            match self.take(capture, &found) {
+                Err(refusal) if matches!(refusal.meaning(), Meaning::Vanished | Meaning::Cancelled) => return Err(refusal),
+                // The first answer that is about the file, not about our way of taking it, explains a loss best.
+                Err(refusal) if refusal.meaning() == Meaning::Unsuited => first_refusal = first_refusal.or(Some(refusal)),
+                Err(refusal) => first_refusal = Some(refusal),
+                taken => return taken,
+            }
+        }
+        first_refusal.map_or(Ok(None), Err)
+    }
+
+    fn choose(&self, found: &Found<'_>) -> Capture {
+        let holdable = found.stat.size <= HOLD_LIMIT;
+        choice::choose(
+            self.settings.mode,
+            Facts {
+                class: found.class,
+                hot: found.marks.hot,
+                database: found.marks.database,
+                holdable,
+                staged: self.same_mount,
+                clones: self.staging.is_some_and(Staging::clones),
+            },
+        )
+    }
+
+    fn take(&self, capture: Capture, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
+        match capture {
+            Capture::Link => self.link(found),
+            Capture::Clone => self.clone_extents(found),
+            Capture::Hold => self.hold(found),
+            Capture::Pin => self.pin(found),
+            Capture::Copy => self.copy(found),
+        }
+    }
+
+    fn staging(&self) -> Result<&Staging, Refusal> {
+        let missing = || io::Error::other("there is no staging directory");
+        self.staging.ok_or_else(missing).by(Verb::Create)
+    }
+
+    /// Look after you hold: what the link is bound to is what was frozen, whatever the name was bound to before.
+    fn link(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
+        let staging = self.staging()?;
+        let place = staging.place(self.worker);
+        staging.link(self.dir, found.name, place).by(Verb::Link)?;
+        let looked = staging.stat(place).by(Verb::Stat);
+        let held = match looked {
+            Ok(held) if held.same_contents(&found.stat) => held,
+            other => {
+                staging.give_up(place);
+                return other.map(|_| None);
+            }
+        };
+        let stat = Stat { nlink: held.nlink - 1, ctime: found.stat.ctime, ..held };
+        let fingerprint = self.fingerprint(found, || staging.open(place).map(Arc::new)).inspect_err(|_| staging.give_up(place))?;
+        Ok(Some(Entry { fingerprint, ..entry(found.name, stat, Held::Link(place), found.marks) }))
+    }
+
+    fn pin(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
+        let exhausted = || io::Error::other("the limit of open files is reached");
+        let permit = self.settings.descriptors.take(1).ok_or_else(exhausted).by(Verb::Create)?;
+        let Some(reader) = self.open(found)? else { return Ok(None) };
+        let reader = Arc::new(reader);
+        let fingerprint = self.fingerprint(found, || Ok(Arc::clone(&reader)))?;
+        let held = Held::Pin(Box::new(Pinned { reader, _permit: permit }));
+        Ok(Some(Entry { fingerprint, ..entry(found.name, found.stat, held, found.marks) }))
+    }
+
+    fn hold(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
+        let exhausted = || io::Error::other("the memory for hot files is used up");
+        let permit = self.settings.memory.take(found.stat.size).ok_or_else(exhausted).by(Verb::Create)?;
+        let Some(reader) = self.open(found)? else { return Ok(None) };
+        let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
+        let reading = content::read(&reader).by(Verb::Read)?;
+        let marks = Marks { unproven: !reading.proven, ..found.marks };
+        let held = Held::Hold(Box::new(Bytes { bytes: reading.contents, _permit: permit }));
+        Ok(Some(Entry { xattrs, ..entry(found.name, reading.stat, held, marks) }))
+    }
+
+    fn copy(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
+        let staging = self.staging()?;
+        let Some(reader) = self.open(found)? else { return Ok(None) };
+        let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
+        let reading = content::copy(&reader, staging, self.worker).by(Verb::Read)?;
+        let marks = Marks { unproven: !reading.proven, ..found.marks };
+        Ok(Some(Entry { xattrs, ..entry(found.name, reading.stat, Held::Copy(reading.contents), marks) }))
+    }
+
+    fn clone_extents(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
+        let staging = self.staging()?;
+        let Some(reader) = self.open(found)? else { return Ok(None) };
+        let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
+        let place = staging.place(self.worker);
+        let file = staging.create_file(place).by(Verb::Create)?;
+        let cloned = file.clone_from_file(&reader).by(Verb::Clone).and_then(|()| reader.stat().by(Verb::Stat));
+        match cloned {
+            Ok(after) => {
+                // The extents are shared at once, but not the metadata: the length is that of what was shared.
+                let size = file.reader().and_then(|clone| clone.stat()).by(Verb::Stat)?.size;
+                let marks = Marks { unproven: !after.same_contents(&found.stat), ..found.marks };
+                let stat = Stat { size, ..after };
+                Ok(Some(Entry { xattrs, ..entry(found.name, stat, Held::Clone(place), marks) }))
+            }
+            Err(refusal) => {
+                staging.give_up(place);
+                if refusal.verb == Verb::Clone && refusal.meaning() == Meaning::Unsuited {
+                    staging.refuse_clones();
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Opens what was found; `None` if the name is bound to something else by now.
+    fn open(&self, found: &Found<'_>) -> Result<Option<Reader>, Refusal> {
+        let reader = self.dir.open_file(found.name).by(Verb::Open)?;
+        let opened = reader.stat().by(Verb::Stat)?;
+        Ok((opened.kind == Kind::File && opened.id() == found.stat.id()).then_some(reader))
+    }
+
+    /// The fingerprint of a hot file whose contents are not frozen.
+    fn fingerprint(
+        &self,
+        found: &Found<'_>,
+        open: impl FnOnce() -> io::Result<Arc<Reader>>,
+    ) -> Result<Option<Box<Fingerprint>>, Refusal> {
+        if !found.marks.hot {
+            return Ok(None);
+        }
+        let reader = open().by(Verb::Open)?;
+        Ok(Fingerprint::of(&reader, found.stat.size).by(Verb::Read)?.map(Box::new))
+    }
+
+    /// Whether the file is a SQLite database, by its first bytes. Only this reads a file before it is captured, and
+    /// only where length or name allow it to be one: a database is a whole number of pages, each of 512 bytes or a
+    /// multiple.
+    fn is_database(&self, name: &[u8], stat: &Stat) -> Result<bool, Refusal> {
+        match sniff(self.dir, name, stat).by(Verb::Open) {
+            Ok(found) => Ok(found),
+            Err(refusal) if matches!(refusal.meaning(), Meaning::Vanished | Meaning::Cancelled) => Err(refusal),
+            // What cannot be read is nobody's database here; its capture will say so.
+            Err(_) => Ok(has_database_name(name)),
+        }
+    }
+}
+
+/// Looks at the first bytes of a file that may be a database.
+fn sniff(dir: &Dir, name: &[u8], stat: &Stat) -> io::Result<bool> {
+    let possible = stat.size >= 512 && (stat.size % 512 == 0 || has_database_name(name));
+    if !possible {
+        return Ok(false);
+    }
+    let mut magic = [0; 16];
+    dir.open_file(name)?.fill_at(&mut magic, 0)?;
+    Ok(magic == *SQLITE_MAGIC)
+}
+
+/// Whether a file would be captured as a database, as far as it can be read.
+pub(crate) fn is_database(dir: &Dir, name: &[u8], stat: &Stat) -> bool {
+    sniff(dir, name, stat).unwrap_or(false)
+}
+
+/// Bytes held in memory.
+pub(crate) struct Bytes {
+    pub(crate) bytes: Vec<u8>,
+    _permit: Permit,
+}
+
+/// A descriptor held open.
+pub(crate) struct Pinned {
+    pub(crate) reader: Arc<Reader>,
+    _permit: Permit,
+}
+
+fn entry(name: &[u8], stat: Stat, held: Held, marks: Marks) -> Entry {
+    Entry { name: name.into(), stat, held, xattrs: None, fingerprint: None, marks }
+}
+
+fn boxed(xattrs: Xattrs) -> Option<Box<Xattrs>> {
+    (!xattrs.is_empty()).then(|| Box::new(xattrs))
+}
+
+fn has_database_name(name: &[u8]) -> bool {
+    [&b".sqlite"[..], b".sqlite3", b".db", b".db3"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// The name of the database that `name` would be the log or journal of.
+pub(crate) fn sidecar_of(name: &[u8]) -> Option<&[u8]> {
+    [&b"-wal"[..], b"-shm", b"-journal"].iter().find_map(|ending| name.strip_suffix(*ending))
+}

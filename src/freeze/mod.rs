@@ -1,0 +1,306 @@
+//! Alive to still: everything that the plan names is listed, captured, and proved to be of one instant.
+//!
+//! What happens to the live tree meanwhile is data, not an error: each name meets a [`Fate`](crate::fate::Fate).
+
+mod capture;
+mod choice;
+mod content;
+mod place;
+mod queue;
+mod refusal;
+mod settle;
+mod staging;
+mod tree;
+mod visit;
+
+pub use choice::{Capture, Facts, Mode, chain, choose};
+pub use settle::{Rest, Restless, Why};
+
+pub(crate) use capture::is_database;
+pub(crate) use content::{Fingerprint, copy, copy_prefix, read};
+pub(crate) use refusal::{Meaning, meaning};
+pub(crate) use staging::Staging;
+pub(crate) use tree::{Entry, Held, Node, NodeId, State};
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::entry::{Kind, Stat};
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::fate::{Fate, Ledger};
+use crate::gate::{Gate, Realm};
+use crate::plan::{Plan, Rules};
+use crate::relpath::RelPath;
+use crate::sys::{self, Dir};
+use capture::Settings;
+use content::Pool;
+use place::{Place, Places};
+
+/// Bytes of hot files that are held in memory at most.
+const HOLD_BUDGET: u64 = 64 * 1024 * 1024;
+
+/// Descriptors left for everything but pinned files.
+const SPARE_DESCRIPTORS: u64 = 128;
+
+/// More threads gain nothing: linking waits for the directory it links into.
+const MOST_WORKERS: usize = 8;
+
+/// How the freeze shall be done.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which captures may be used.
+    pub mode: Mode,
+    /// How long the tree may take to come to rest after the first round.
+    pub settle: Duration,
+    /// What was modified within this time before the freeze is hot.
+    pub hot_window: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { mode: Mode::Auto, settle: Duration::from_secs(2), hot_window: Duration::from_secs(300) }
+    }
+}
+
+/// A root, opened: from here on no absolute path is resolved.
+pub(crate) struct Base {
+    /// The directory, or the one that holds the root where that is a single file.
+    pub(crate) dir: Dir,
+    /// The single file.
+    pub(crate) only: Option<Box<[u8]>>,
+    /// The absolute path of `dir`.
+    pub(crate) prefix: Box<[u8]>,
+}
+
+impl Base {
+    fn open(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
+        let is_dir = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+        let (at, only) = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) if !is_dir => (parent, Some(name.as_bytes().into())),
+            _ => (path, None),
+        };
+        let dir = Dir::open(at, Realm::Source, Arc::clone(gate)).map_err(|error| Error::failed("open the source", at, error))?;
+        Ok(Self { dir, only, prefix: at.as_os_str().as_bytes().into() })
+    }
+
+    /// What proves that nothing was renamed, made or removed: the directory's metadata, or the single file's.
+    fn stat(&self, dir: &Dir) -> io::Result<Stat> {
+        self.only.as_ref().map_or_else(|| dir.stat_self(), |name| dir.stat(name))
+    }
+
+    /// Whether the name exists; only the last word before a root is given up for gone.
+    fn kind(&self) -> Option<Kind> {
+        self.stat(&self.dir).ok().map(|stat| stat.kind)
+    }
+}
+
+/// A freeze under way.
+pub(crate) struct Freezer<'a> {
+    rules: &'a Rules,
+    bases: Vec<Base>,
+    settings: Settings,
+    places: Places,
+    observer: &'a dyn Observer,
+    nodes: Mutex<Vec<Node>>,
+    suspects: Mutex<BTreeSet<NodeId>>,
+    /// Nodes below this number were sorted by an earlier round.
+    sorted: AtomicUsize,
+    files: AtomicU64,
+    directories: AtomicU64,
+    workers: usize,
+    budget: Duration,
+}
+
+impl Freezer<'_> {
+    fn nodes(&self) -> MutexGuard<'_, Vec<Node>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_node(&self, node: Node) -> NodeId {
+        let mut nodes = self.nodes();
+        nodes.push(node);
+        NodeId::try_from(nodes.len() - 1).unwrap_or(NodeId::MAX)
+    }
+
+    /// How coarse the clock is that stamps what is at `place`.
+    fn tick(&self, place: &Place) -> Duration {
+        match &place.staging {
+            Some(staging) if place.same_mount => staging.tick(),
+            _ => sys::coarse_tick(),
+        }
+    }
+
+    fn coarsest_tick(&self) -> Duration {
+        sys::coarse_tick().clamp(Duration::from_millis(1), settle::LONGEST_TICK)
+    }
+}
+
+/// Everything that will be archived, held. Dropping it lets go of everything.
+pub(crate) struct Frozen {
+    /// The opened roots.
+    pub(crate) bases: Vec<Base>,
+    /// All directories; those of the roots come first, in their order.
+    pub(crate) nodes: Vec<Node>,
+    /// Whether there was one instant.
+    pub(crate) rest: Rest,
+    /// Rounds of listing and checking.
+    pub(crate) rounds: u32,
+    /// From the first stamp to the last check, in microseconds.
+    pub(crate) width_us: u64,
+    /// What became of the names that are not held.
+    pub(crate) ledger: Ledger,
+    /// Names that are held, by how.
+    pub(crate) captures: HashMap<Capture, u64>,
+    /// Bytes of contents that are held.
+    pub(crate) bytes: u64,
+    /// Files, links and the like that are held.
+    pub(crate) files: u64,
+    places: Places,
+}
+
+impl Frozen {
+    /// Removes all second names, clones and copies.
+    ///
+    /// # Errors
+    /// What could not be removed: the next run on the same source will try again.
+    pub(crate) fn release(self) -> Result<()> {
+        let Self { nodes, places, .. } = self;
+        drop(nodes);
+        places.release().map_err(|(name, error)| {
+            Error::failed("remove the staging directory", name, error).remedy("the next run on this source removes it")
+        })
+    }
+}
+
+/// Freezes what the plan names.
+///
+/// `spool` is a directory for copies of files whose own mount cannot take them.
+///
+/// # Errors
+/// A root that cannot be opened or is gone; the cancellation of the run. Nothing is left behind then.
+pub(crate) fn freeze(
+    plan: &Plan,
+    options: &Options,
+    spool: &Path,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+) -> Result<Frozen> {
+    let bases = plan.roots.iter().map(|root| Base::open(&root.path, gate)).collect::<Result<Vec<_>>>()?;
+    let descriptors = sys::raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MOST_WORKERS);
+    let freezer = Freezer {
+        rules: &plan.rules,
+        bases,
+        settings: Settings {
+            mode: options.mode,
+            hot_since: sys::now().before(options.hot_window),
+            memory: Pool::new(HOLD_BUDGET),
+            descriptors: Pool::new(descriptors),
+        },
+        places: Places::new(u16::try_from(workers).unwrap_or(1), spool),
+        observer,
+        nodes: Mutex::default(),
+        suspects: Mutex::default(),
+        sorted: AtomicUsize::new(0),
+        files: AtomicU64::new(0),
+        directories: AtomicU64::new(0),
+        workers,
+        budget: options.settle,
+    };
+    let roots = (0..freezer.bases.len()).map(|root| u16::try_from(root).unwrap_or(u16::MAX));
+    let roots: Vec<NodeId> = roots.map(|root| freezer.add_node(Node::pending(root, RelPath::root(), None))).collect();
+    let begun = sys::now();
+    let settled = freezer.settle(roots).map_err(|error| gone_root(&freezer, error))?;
+    let ended = match settled.rest {
+        Rest::Instant(moment) => moment,
+        Rest::Window(_) => sys::now(),
+    };
+    let width = ended.as_nanos().saturating_sub(begun.as_nanos()) / 1_000;
+    Ok(finish(freezer, settled, u64::try_from(width).unwrap_or(0)))
+}
+
+/// The freeze ends early only if a root is gone or the run was cancelled.
+fn gone_root(freezer: &Freezer<'_>, error: io::Error) -> Error {
+    let gone = freezer.bases.iter().find(|base| base.kind().is_none()).or(freezer.bases.first());
+    let path = gone.map(|base| Path::new(std::ffi::OsStr::from_bytes(&base.prefix)).to_owned()).unwrap_or_default();
+    Error::failed("freeze the source", path, error)
+}
+
+fn finish(freezer: Freezer<'_>, settled: settle::Settled, width_us: u64) -> Frozen {
+    let Freezer { bases, nodes, places, observer, .. } = freezer;
+    let mut nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let ledger = ledger(&mut nodes);
+    let mut frozen = Frozen {
+        bases,
+        nodes,
+        rest: settled.rest,
+        rounds: settled.rounds,
+        width_us,
+        ledger,
+        captures: HashMap::new(),
+        bytes: 0,
+        files: 0,
+        places,
+    };
+    count(&mut frozen);
+    observer.on(Event::Frozen { files: frozen.files, bytes: frozen.bytes });
+    frozen
+}
+
+/// Gathers what became of the names that are not held. A name that departed with its directory may have come back
+/// with another one of the same path: what is held, or has another fate there, is no departure.
+fn ledger(nodes: &mut [Node]) -> Ledger {
+    let mut gone = Vec::new();
+    let mut ledger = Ledger::default();
+    for node in nodes.iter_mut() {
+        let (root, path) = (node.root, node.path.clone());
+        let notes = std::mem::take(&mut node.notes).into_iter().map(|(name, fate)| (root, path.join(&name), fate));
+        if node.state == State::Gone {
+            gone.extend(notes);
+            continue;
+        }
+        notes.for_each(|(root, path, fate)| ledger.note(root, path, fate));
+        if let State::Hollow(reason) = &node.state {
+            ledger.note(root, path, Fate::Hollow(reason.clone()));
+        }
+    }
+    let alive = if gone.is_empty() { BTreeSet::new() } else { held_below(nodes, &gone) };
+    let known: BTreeSet<(u16, RelPath)> = ledger.iter().map(|(root, path, _)| (root, path.clone())).collect();
+    for (root, path, fate) in gone {
+        let key = (root, path);
+        if !alive.contains(&key) && !known.contains(&key) {
+            ledger.note(key.0, key.1, fate);
+        }
+    }
+    ledger
+}
+
+/// Those of the given names that are held after all.
+fn held_below(nodes: &[Node], names: &[(u16, RelPath, Fate)]) -> BTreeSet<(u16, RelPath)> {
+    let wanted: BTreeSet<(u16, &RelPath)> = names.iter().map(|(root, path, _)| (*root, path)).collect();
+    let living = nodes.iter().filter(|node| node.state != State::Gone);
+    let held = living.flat_map(|node| node.entries.iter().map(|entry| (node.root, node.path.join(&entry.name))));
+    held.filter(|(root, path)| wanted.contains(&(*root, path))).collect()
+}
+
+fn count(frozen: &mut Frozen) {
+    for node in frozen.nodes.iter().filter(|node| node.state != State::Gone) {
+        for entry in &node.entries {
+            if let Some(capture) = entry.held.capture() {
+                *frozen.captures.entry(capture).or_default() += 1;
+                frozen.bytes += entry.stat.size;
+            }
+            frozen.files += u64::from(!matches!(entry.held, Held::Directory(_)));
+        }
+    }
+}

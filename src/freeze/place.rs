@@ -1,0 +1,103 @@
+//! Which staging directory serves which mount.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::staging::Staging;
+use crate::gate::{self, Realm};
+use crate::sys::Dir;
+
+/// Where the captures of a directory go.
+#[derive(Clone, Default)]
+pub(crate) struct Place {
+    /// The staging directory, if any could be made.
+    pub(crate) staging: Option<Arc<Staging>>,
+    /// Whether it is on the directory's mount: only then can files be linked into it.
+    pub(crate) same_mount: bool,
+}
+
+/// All staging directories of a run.
+pub(crate) struct Places {
+    shards: u16,
+    spool: PathBuf,
+    made: Mutex<Made>,
+}
+
+#[derive(Default)]
+struct Made {
+    by_mount: HashMap<u64, Option<Arc<Staging>>>,
+    spool: Option<Option<Arc<Staging>>>,
+}
+
+impl Places {
+    /// No staging directory yet. Copies from a mount that cannot have one go to a staging directory in `spool`.
+    pub(crate) fn new(shards: u16, spool: &Path) -> Self {
+        Self { shards, spool: spool.to_owned(), made: Mutex::default() }
+    }
+
+    /// The place for what is seen through `mount`, of which `dir` is the topmost directory that we met.
+    ///
+    /// # Errors
+    /// Only the cancellation of the run: where nothing can be staged, files are captured without it.
+    pub(crate) fn of_mount(&self, mount: u64, dir: &Dir) -> io::Result<Place> {
+        let mut made = self.lock();
+        let found = match made.by_mount.get(&mount) {
+            Some(known) => known.clone(),
+            None => {
+                let staging = tolerate(self.create(mount, dir))?;
+                made.by_mount.insert(mount, staging.clone());
+                staging
+            }
+        };
+        match found {
+            Some(staging) => Ok(Place { staging: Some(staging), same_mount: true }),
+            None => Ok(Place { staging: self.spool(&mut made, dir)?, same_mount: false }),
+        }
+    }
+
+    /// Beside the directory where its parent is on the same mount, else inside it.
+    fn create(&self, mount: u64, dir: &Dir) -> io::Result<Arc<Staging>> {
+        let parent = dir.open_parent().and_then(|parent| Ok((parent.mount()? == mount).then_some(parent)));
+        let beside = match parent {
+            Ok(Some(parent)) => Staging::create(&parent, self.shards),
+            Ok(None) => Err(io::Error::other("the parent is on another mount")),
+            Err(error) => Err(error),
+        };
+        match beside {
+            Err(error) if !gate::is_cancelled(&error) => Staging::create(dir, self.shards),
+            other => other,
+        }
+    }
+
+    fn spool(&self, made: &mut Made, like: &Dir) -> io::Result<Option<Arc<Staging>>> {
+        if made.spool.is_none() {
+            let dir = Dir::open(&self.spool, Realm::Staging, Arc::clone(like.gate()));
+            made.spool = Some(tolerate(dir.and_then(|dir| Staging::create(&dir, self.shards)))?);
+        }
+        Ok(made.spool.clone().flatten())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes all staging directories.
+    ///
+    /// # Errors
+    /// The first one that could not be removed, with its name.
+    pub(crate) fn release(&self) -> Result<(), (String, io::Error)> {
+        let made = self.lock();
+        let all = made.by_mount.values().flatten().chain(made.spool.iter().flatten());
+        all.map(|staging| staging.release().map_err(|error| (staging.name().to_owned(), error))).fold(Ok(()), Result::and)
+    }
+}
+
+/// No staging directory is an answer; a cancelled run is not.
+fn tolerate(outcome: io::Result<Arc<Staging>>) -> io::Result<Option<Arc<Staging>>> {
+    match outcome {
+        Err(error) if gate::is_cancelled(&error) => Err(error),
+        other => Ok(other.ok()),
+    }
+}

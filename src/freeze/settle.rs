@@ -1,0 +1,268 @@
+//! When a set of captures is a snapshot.
+//!
+//! Every directory's stamp is taken *before* the directory is listed. After the last capture every directory is
+//! stamped again. What moved is listed again, what is new is captured, and then everything is checked anew. When
+//! nothing moved, each directory's interval from stamp to second stamp contains the moment between the last capture
+//! and the first second stamp: at that moment the source held exactly what we hold.
+//!
+//! A link or a descriptor keeps its inode alive, so that the inode's number cannot come back under the same name
+//! meanwhile. A hot file's (size, mtime) must be unmoved as well. And a stamp that was younger than one tick of the
+//! filesystem's clock when the directory was listed proves nothing: it is listed again a tick later.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Freezer;
+use super::capture::{By, Refusal};
+use super::queue::Queue;
+use super::refusal::Meaning;
+use super::tree::{Entry, NodeId, State};
+use super::visit::Task;
+use crate::entry::{Stamp, Timestamp};
+use crate::event::Event;
+use crate::fate::Fate;
+use crate::gate::Verb;
+use crate::relpath::RelPath;
+use crate::sys::{self, Dir};
+
+/// Rounds after which a tree that keeps moving is not asked any more, however much time is left.
+const MOST_ROUNDS: u32 = 1_000;
+
+/// Whether there was a moment at which the source held what we hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// There was: this one.
+    Instant(Timestamp),
+    /// None was found in time; these moved to the last.
+    Window(Vec<Restless>),
+}
+
+/// Something that would not rest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Restless {
+    /// The root that it is below.
+    pub root: u16,
+    /// Its path below that root.
+    pub path: RelPath,
+    /// What moved.
+    pub why: Why,
+}
+
+/// What moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// The directory's names.
+    Names,
+    /// The file's contents.
+    Contents,
+    /// Nothing that was seen; but the last change is so young that the next could leave no mark.
+    Young,
+}
+
+/// The verdict on the whole tree, and what it took.
+pub(crate) struct Settled {
+    pub(crate) rest: Rest,
+    pub(crate) rounds: u32,
+}
+
+/// What one check of the tree found.
+#[derive(Default)]
+struct Check {
+    restless: Vec<Restless>,
+    visits: BTreeSet<NodeId>,
+}
+
+impl Freezer<'_> {
+    /// Captures the tree, again and again where it moved, until it rests or the time is over.
+    ///
+    /// # Errors
+    /// Only what ends the run.
+    pub(crate) fn settle(&self, roots: Vec<NodeId>) -> io::Result<Settled> {
+        self.round(roots)?;
+        let deadline = Instant::now() + self.budget;
+        let mut order = Vec::new();
+        let mut rounds = 1;
+        loop {
+            let moment = sys::now();
+            let check = self.check(&order)?;
+            if check.visits.is_empty() || self.ablated() {
+                return Ok(Settled { rest: Rest::Instant(moment), rounds });
+            }
+            if Instant::now() >= deadline || rounds >= MOST_ROUNDS {
+                self.resolve()?;
+                return Ok(Settled { rest: Rest::Window(check.restless), rounds });
+            }
+            self.observer.on(Event::Settling { round: rounds, restless: check.visits.len() as u64 });
+            if check.restless.iter().any(|restless| restless.why == Why::Young) {
+                std::thread::sleep(self.coarsest_tick());
+            }
+            order = check.visits.into_iter().collect();
+            self.round(order.clone())?;
+            rounds += 1;
+        }
+    }
+
+    /// Tests must be able to see what happens without the settle rule; nothing else can.
+    fn ablated(&self) -> bool {
+        cfg!(feature = "ablation") && std::env::var_os("CLAWSNAP_ABLATE").is_some_and(|rule| rule == "settle")
+    }
+
+    fn round(&self, visits: Vec<NodeId>) -> io::Result<()> {
+        let sort = visits.clone();
+        let tasks = visits.into_iter().map(Task::Visit).collect();
+        Queue::run(self.workers, tasks, |task, worker, queue| self.work(task, worker, queue))?;
+        let mut nodes = self.nodes();
+        let first_new = self.sorted.swap(nodes.len(), std::sync::atomic::Ordering::Relaxed);
+        let new = first_new..nodes.len();
+        for at in sort.into_iter().map(|id| id as usize).chain(new) {
+            nodes[at].entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        }
+        Ok(())
+    }
+
+    /// Looks at every directory and every hot file again; those that moved last are looked at first, as the time
+    /// from their listing to this look is what must stay undisturbed.
+    fn check(&self, first: &[NodeId]) -> io::Result<Check> {
+        let mut check = Check { visits: std::mem::take(&mut *self.suspects()), ..Check::default() };
+        let count = self.nodes().len();
+        let all = 0..NodeId::try_from(count).unwrap_or(NodeId::MAX);
+        let first_set: BTreeSet<NodeId> = first.iter().copied().collect();
+        for id in first.iter().copied().chain(all.filter(|id| !first_set.contains(id))) {
+            self.check_node(id, &mut check)?;
+        }
+        let nodes = self.nodes();
+        check.visits.retain(|id| nodes[*id as usize].state != State::Gone);
+        Ok(check)
+    }
+
+    fn check_node(&self, id: NodeId, check: &mut Check) -> io::Result<()> {
+        let (root, path, state, watched, unresolved) = self.snapshot_of(id);
+        let State::Listed { stamp, proves } = state else { return Ok(()) };
+        let mut restless = |path: RelPath, why| {
+            check.restless.push(Restless { root, path, why });
+            check.visits.insert(id);
+        };
+        if unresolved {
+            restless(path.clone(), Why::Names);
+        }
+        let looked = self.look_again(root, &path);
+        match looked {
+            Ok((dir, now)) => {
+                if now != stamp {
+                    restless(path.clone(), Why::Names);
+                } else if !proves {
+                    restless(path.clone(), Why::Young);
+                }
+                let moved = self.moved_contents(id, &dir, &watched)?;
+                moved.into_iter().for_each(|(name, why)| restless(path.join(&name), why));
+            }
+            Err(refusal) if refusal.meaning() == Meaning::Cancelled => return Err(refusal.into_error()),
+            Err(_) => {
+                restless(path.clone(), Why::Names);
+                // Where it went is its parent's to tell.
+                check.visits.extend(self.nodes()[id as usize].parent);
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::type_complexity, reason = "what one check needs of a node, taken under one lock")]
+    fn snapshot_of(&self, id: NodeId) -> (u16, RelPath, State, Vec<Watched>, bool) {
+        let nodes = self.nodes();
+        let node = &nodes[id as usize];
+        let watched = node.entries.iter().filter_map(Watched::of).collect();
+        (node.root, node.path.clone(), node.state.clone(), watched, !node.unresolved.is_empty())
+    }
+
+    fn look_again(&self, root: u16, path: &RelPath) -> Result<(Dir, Stamp), Refusal> {
+        let base = &self.bases[usize::from(root)];
+        let dir = base.dir.open_dir(path.as_bytes()).by(Verb::OpenDir)?;
+        let stat = base.stat(&dir).by(Verb::Stat)?;
+        Ok((dir, Stamp::of(&stat)))
+    }
+
+    /// The hot files whose contents moved since they were captured; they are marked for the next visit.
+    fn moved_contents(&self, id: NodeId, dir: &Dir, watched: &[Watched]) -> io::Result<Vec<(Box<[u8]>, Why)>> {
+        let mut moved = Vec::new();
+        for file in watched {
+            let why = match dir.stat(&file.name).by(Verb::Stat) {
+                Ok(now) if file.rests(&now) => (!file.proves).then_some(Why::Young),
+                Err(refusal) if refusal.meaning() == Meaning::Cancelled => return Err(refusal.into_error()),
+                _ => Some(Why::Contents),
+            };
+            moved.extend(why.map(|why| (file.name.clone(), why)));
+        }
+        let mut nodes = self.nodes();
+        let entries = &mut nodes[id as usize].entries;
+        for (name, _) in &moved {
+            if let Ok(at) = entries.binary_search_by(|entry| entry.name.cmp(name)) {
+                entries[at].marks.stale = true;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// The time is over: names that were listed and then not there still need a fate, and only a listing proves a
+    /// departure.
+    fn resolve(&self) -> io::Result<()> {
+        let open: Vec<(NodeId, u16, RelPath)> = {
+            let nodes = self.nodes();
+            let unresolved = nodes.iter().enumerate().filter(|(_, node)| !node.unresolved.is_empty());
+            unresolved.map(|(id, node)| (NodeId::try_from(id).unwrap_or(0), node.root, node.path.clone())).collect()
+        };
+        for (id, root, path) in open {
+            let listing = match self.look_again(root, &path).and_then(|(dir, _)| dir.list().by(Verb::List)) {
+                Ok(listing) if listing.trouble.is_none() => Some(listing),
+                Err(refusal) if refusal.meaning() == Meaning::Cancelled => return Err(refusal.into_error()),
+                _ => None,
+            };
+            let listed = |name: &[u8]| {
+                listing.as_ref().is_none_or(|l| l.names.binary_search_by(|other| (*other.name).cmp(name)).is_ok())
+            };
+            let mut nodes = self.nodes();
+            let node = &mut nodes[id as usize];
+            for name in std::mem::take(&mut node.unresolved) {
+                let fate = if listed(&name) { unheld() } else { Fate::Departed };
+                node.notes.insert(name, fate);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unheld() -> Fate {
+    Fate::Lost("came and went, or changed hands, too fast to be held".into())
+}
+
+/// A hot file whose contents must be unmoved.
+struct Watched {
+    name: Box<[u8]>,
+    stat: crate::entry::Stat,
+    /// It may grow: its fingerprint proves the rest.
+    may_grow: bool,
+    /// Read without anything moving, and old enough that the next change must show.
+    proves: bool,
+}
+
+impl Watched {
+    /// A raw copy of a database is torn anyway, and would never rest.
+    fn of(entry: &Entry) -> Option<Self> {
+        let marks = entry.marks;
+        let watched = (marks.hot || marks.unproven) && !marks.database;
+        watched.then(|| Self {
+            name: entry.name.clone(),
+            stat: entry.stat,
+            may_grow: entry.fingerprint.is_some(),
+            proves: !marks.unproven && !marks.young,
+        })
+    }
+
+    fn rests(&self, now: &crate::entry::Stat) -> bool {
+        let grew = self.may_grow && now.id() == self.stat.id() && now.size > self.stat.size;
+        grew || now.same_contents(&self.stat)
+    }
+}
+
+/// The longest tick that a filesystem may have; a kernel with 100 ticks a second.
+pub(crate) const LONGEST_TICK: Duration = Duration::from_millis(10);

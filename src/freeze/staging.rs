@@ -1,0 +1,326 @@
+//! The private directories that hold second names, clones and copies while they are archived.
+//!
+//! A hard link cannot leave its mount, so each mount of the source has a staging directory of its own: beside the
+//! root where that is the same mount, else inside it, under a name that the walk leaves out. It is named
+//! `.clawsnap-<UTC>-<8 hex>`, has mode 0700, and holds a lock file that is locked as long as its run lives: the next
+//! run removes a staging directory only if the name matches, we own it, and its lock is free.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::entry::{Kind, Timestamp};
+use crate::gate::{Realm, Unstoppable};
+use crate::naming::{hidden_name, is_staging_name};
+use crate::sys::{self, Dir, Errno};
+
+const LOCK: &[u8] = b"lock";
+
+/// A directory without a lock file that is younger than this may be in the making: a sweep leaves it alone.
+const MAKING: Duration = Duration::from_secs(60);
+
+/// How many directory changes in a row must each move the stamp before the filesystem's clock counts as fine.
+const STAMP_TRIALS: usize = 12;
+
+/// Where something is in staging: which directory, which shard in it, which number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Staged {
+    shard: u16,
+    number: u32,
+}
+
+impl Staged {
+    fn name(self) -> String {
+        self.number.to_string()
+    }
+}
+
+/// A staging directory. Dropping it removes it; [`Staging::release`] does so and tells what went wrong.
+pub(crate) struct Staging {
+    parent: Dir,
+    name: String,
+    shards: Vec<Dir>,
+    next: AtomicU32,
+    clones: AtomicU8,
+    tick: Duration,
+    released: AtomicBool,
+    /// Locked as long as it is open: it tells other runs that this one lives.
+    _lock: File,
+}
+
+const CLONES_UNKNOWN: u8 = 0;
+const CLONES_REFUSED: u8 = 1;
+
+impl Staging {
+    /// Makes a staging directory in `parent`, after removing what dead runs left there.
+    ///
+    /// # Errors
+    /// Those of the kernel; nothing is left behind then.
+    pub(crate) fn create(parent: &Dir, shards: u16) -> io::Result<Arc<Staging>> {
+        let parent = parent.guarded(Realm::Staging, Arc::clone(parent.gate()));
+        sweep(&parent);
+        let name = hidden_name(sys::now())?;
+        parent.make_dir(name.as_bytes())?;
+        match Self::furnish(&parent, &name, shards) {
+            Ok(staging) => Ok(Arc::new(staging)),
+            Err(error) => {
+                let _left: io::Result<()> = remove(&unstoppable(&parent), name.as_bytes());
+                Err(error)
+            }
+        }
+    }
+
+    fn furnish(parent: &Dir, name: &str, count: u16) -> io::Result<Staging> {
+        let dir = parent.open_dir(name.as_bytes())?;
+        let lock = dir.create(LOCK)?.file().try_clone()?;
+        if !dir.lock(&lock)? {
+            return Err(io::Error::other("another run took the staging directory for a leftover"));
+        }
+        let tick = if stamps_are_fine(&dir)? { Duration::ZERO } else { sys::coarse_tick() };
+        let shards = (0..count).map(|n| make_shard(&dir, n)).collect::<io::Result<_>>()?;
+        Ok(Staging {
+            parent: parent.clone(),
+            name: name.to_owned(),
+            shards,
+            next: AtomicU32::new(0),
+            clones: AtomicU8::new(CLONES_UNKNOWN),
+            tick,
+            released: AtomicBool::new(false),
+            _lock: lock,
+        })
+    }
+
+    /// A fresh place in the shard of `worker`. Each worker has a shard of its own, as two that link into one
+    /// directory wait for each other.
+    pub(crate) fn place(&self, worker: usize) -> Staged {
+        let shard = worker % self.shards.len();
+        Staged { shard: u16::try_from(shard).unwrap_or(0), number: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    fn shard(&self, staged: Staged) -> &Dir {
+        &self.shards[usize::from(staged.shard)]
+    }
+
+    /// Links `name` in `from` to a place here.
+    pub(crate) fn link(&self, from: &Dir, name: &[u8], to: Staged) -> io::Result<()> {
+        from.link(name, self.shard(to), to.name().as_bytes())
+    }
+
+    /// What is at a place.
+    pub(crate) fn stat(&self, staged: Staged) -> io::Result<crate::entry::Stat> {
+        self.shard(staged).stat(staged.name().as_bytes())
+    }
+
+    /// Opens what is at a place for reading.
+    pub(crate) fn open(&self, staged: Staged) -> io::Result<sys::Reader> {
+        self.shard(staged).open_file(staged.name().as_bytes())
+    }
+
+    /// Creates a file at a place.
+    pub(crate) fn create_file(&self, staged: Staged) -> io::Result<sys::Writer> {
+        self.shard(staged).create(staged.name().as_bytes())
+    }
+
+    /// Gives up a place: what is there is removed. What cannot be removed now is removed with the whole directory.
+    pub(crate) fn give_up(&self, staged: Staged) {
+        let _later: io::Result<()> = unstoppable(self.shard(staged)).unlink(staged.name().as_bytes());
+    }
+
+    /// Whether the filesystem can share extents, as far as is known.
+    pub(crate) fn clones(&self) -> bool {
+        self.clones.load(Ordering::Relaxed) != CLONES_REFUSED
+    }
+
+    /// Remembers that the filesystem cannot share extents.
+    pub(crate) fn refuse_clones(&self) {
+        self.clones.store(CLONES_REFUSED, Ordering::Relaxed);
+    }
+
+    /// How coarse the filesystem's clock is: zero where every change of a directory was seen to move its stamp.
+    pub(crate) fn tick(&self) -> Duration {
+        self.tick
+    }
+
+    /// Removes the directory with all that is in it.
+    ///
+    /// # Errors
+    /// Those of the kernel, after a second attempt; the next run will try again.
+    pub(crate) fn release(&self) -> io::Result<()> {
+        self.remove().inspect(|()| self.released.store(true, Ordering::Relaxed))
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        remove(&unstoppable(&self.parent), self.name.as_bytes())
+    }
+
+    /// The name of the directory, for messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.released.load(Ordering::Relaxed) {
+            // Nobody is left to tell; the next run sweeps what stays.
+            let _left: io::Result<()> = self.remove();
+        }
+    }
+}
+
+fn unstoppable(dir: &Dir) -> Dir {
+    dir.guarded(Realm::Staging, Arc::new(Unstoppable(Arc::clone(dir.gate()))))
+}
+
+fn make_shard(dir: &Dir, number: u16) -> io::Result<Dir> {
+    let name = number.to_string();
+    dir.make_dir(name.as_bytes())?;
+    dir.open_dir(name.as_bytes())
+}
+
+/// Whether every change of a directory moves its stamp here.
+///
+/// Kernels from 6.13 on stamp finely on the larger filesystems once somebody has looked; elsewhere a stamp is that
+/// of the last clock tick, and two changes within one tick look like one. Measured, not looked up: the answer
+/// depends on kernel, filesystem and what is stacked on it.
+fn stamps_are_fine(dir: &Dir) -> io::Result<bool> {
+    let mut last = dir.stat_self()?.ctime;
+    for _ in 0..STAMP_TRIALS {
+        drop(dir.create(b"probe")?);
+        dir.unlink(b"probe")?;
+        let now = dir.stat_self()?.ctime;
+        if now == last {
+            return Ok(false);
+        }
+        last = now;
+    }
+    Ok(true)
+}
+
+/// Removes the staging directories that dead runs left in `parent`; returns their names.
+///
+/// Trouble is not ours to report here: whatever cannot be swept now is tried again by the next run.
+pub(crate) fn sweep(parent: &Dir) -> Vec<String> {
+    let names = parent.list().map(|listing| listing.names).unwrap_or_default();
+    let ours = names.iter().filter(|listed| is_staging_name(&listed.name));
+    let swept = ours.filter(|listed| sweep_one(parent, &listed.name).unwrap_or(false));
+    swept.map(|listed| String::from_utf8_lossy(&listed.name).into_owned()).collect()
+}
+
+fn sweep_one(parent: &Dir, name: &[u8]) -> io::Result<bool> {
+    let found = parent.stat(name)?;
+    if found.kind != Kind::Directory || found.uid != sys::effective_uid() {
+        return Ok(false);
+    }
+    let dir = parent.open_dir(name)?;
+    let Some(_lock) = take_over(&dir, found.ctime)? else { return Ok(false) };
+    remove(&unstoppable(parent), name)?;
+    Ok(true)
+}
+
+/// The lock of a dead run, held while its leftovers are removed; `None` if the run may be alive.
+fn take_over(dir: &Dir, made: Timestamp) -> io::Result<Option<Option<File>>> {
+    match dir.open_own(LOCK) {
+        Ok(file) => Ok(dir.lock(&file)?.then_some(Some(file))),
+        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok((made < sys::now().before(MAKING)).then_some(None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the staging directory `name` and what is in it, two levels deep and never through a symbolic link. A
+/// second attempt is made where the first one fails: no link of ours shall stay behind for a passing fault.
+fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
+    remove_once(parent, name).or_else(|_| remove_once(parent, name))
+}
+
+fn remove_once(parent: &Dir, name: &[u8]) -> io::Result<()> {
+    let dir = match parent.open_dir(name) {
+        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let (locks, shards): (Vec<_>, Vec<_>) = dir.list()?.names.into_iter().partition(|found| *found.name == *LOCK);
+    for found in shards {
+        match dir.open_dir(&found.name) {
+            Ok(shard) => empty(&shard).and_then(|()| dir.remove_dir(&found.name))?,
+            Err(_) => dir.unlink(&found.name)?,
+        }
+    }
+    // The lock goes last, so that what is left of an interrupted removal is still known for ours.
+    for found in locks {
+        dir.unlink(&found.name)?;
+    }
+    parent.remove_dir(name)
+}
+
+fn empty(dir: &Dir) -> io::Result<()> {
+    let mut outcome = Ok(());
+    for found in dir.list()?.names {
+        // One name that will not go must not keep the others.
+        outcome = dir.unlink(&found.name).and(outcome);
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::CancelFlag;
+    use std::path::Path;
+
+    fn open(path: &Path) -> Dir {
+        Dir::open(path, Realm::Source, Arc::new(CancelFlag::new())).expect("opens")
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(path).expect("lists").map(|e| e.expect("entry").file_name().to_string_lossy().into()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_dropped_staging_leaves_nothing_and_a_linked_file_its_one_name() {
+        use std::os::unix::fs::MetadataExt;
+        let top = tempfile::tempdir().expect("a directory");
+        let file = top.path().join("session.jsonl");
+        std::fs::write(&file, b"x").expect("writes");
+        let staging = Staging::create(&open(top.path()), 2).expect("creates");
+        let place = staging.place(1);
+        staging.link(&open(top.path()), b"session.jsonl", place).expect("links");
+        assert_eq!(file.metadata().expect("stats").nlink(), 2);
+        drop(staging);
+        assert_eq!(names(top.path()), ["session.jsonl"]);
+        assert_eq!(file.metadata().expect("stats").nlink(), 1);
+    }
+
+    #[test]
+    fn the_leftovers_of_a_dead_run_are_swept_and_those_of_a_live_one_are_not() {
+        let top = tempfile::tempdir().expect("a directory");
+        let dead = top.path().join(".clawsnap-20260101T000000Z-00000001");
+        std::fs::create_dir_all(dead.join("0")).expect("makes");
+        std::fs::write(dead.join("lock"), b"").expect("writes");
+        std::fs::write(dead.join("0/17"), b"").expect("writes");
+        let living = Staging::create(&open(top.path()), 1).expect("creates");
+        assert!(!dead.exists(), "creating one sweeps");
+        assert!(sweep(&open(top.path())).is_empty());
+        assert_eq!(names(top.path()), [living.name().to_owned()]);
+    }
+
+    #[test]
+    fn a_sweep_touches_nothing_that_is_not_surely_ours() {
+        let top = tempfile::tempdir().expect("a directory");
+        let outside = top.path().join("precious");
+        std::fs::create_dir(&outside).expect("makes");
+        std::fs::write(outside.join("file"), b"x").expect("writes");
+        let parent = top.path().join("parent");
+        std::fs::create_dir(&parent).expect("makes");
+        std::os::unix::fs::symlink(&outside, parent.join(".clawsnap-20260101T000000Z-00000001")).expect("links");
+        std::fs::create_dir(parent.join(".clawsnap-20260101T000000Z-00000002")).expect("no lock yet: in the making");
+        std::fs::create_dir(parent.join(".clawsnap-keep")).expect("not our name");
+        assert!(sweep(&open(&parent)).is_empty());
+        assert_eq!(names(&parent).len(), 3);
+        assert_eq!(names(&outside), ["file"]);
+    }
+}

@@ -1,0 +1,151 @@
+//! The frozen tree: what was listed, and what is held of it.
+
+use std::collections::BTreeMap;
+
+use super::capture::{Bytes, Pinned};
+use super::choice::Capture;
+use super::content::Fingerprint;
+use super::place::Place;
+use super::staging::Staged;
+use crate::entry::{Stamp, Stat, Xattrs};
+use crate::fate::Fate;
+use crate::relpath::RelPath;
+
+/// The number of a directory among all that were met.
+pub(crate) type NodeId = u32;
+
+/// One directory.
+pub(crate) struct Node {
+    /// Which root it is below.
+    pub(crate) root: u16,
+    /// Its path below that root.
+    pub(crate) path: RelPath,
+    /// The directory that it was listed in.
+    pub(crate) parent: Option<NodeId>,
+    /// Its metadata, as of the last listing; `None` until it was opened.
+    pub(crate) stat: Option<Stat>,
+    /// Its extended attributes.
+    pub(crate) xattrs: Xattrs,
+    /// Where its files are staged.
+    pub(crate) place: Place,
+    /// Where it stands.
+    pub(crate) state: State,
+    /// What it holds, sorted by name.
+    pub(crate) entries: Vec<Entry>,
+    /// What became of the other names that it was seen to hold.
+    pub(crate) notes: BTreeMap<Box<[u8]>, Fate>,
+    /// Names that were listed and then not there: the next listing decides.
+    pub(crate) unresolved: Vec<Box<[u8]>>,
+}
+
+/// Where a directory stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// To be listed.
+    Pending,
+    /// Listed; any change after that moves the stamp, if it proves.
+    Listed {
+        /// Taken before the listing.
+        stamp: Stamp,
+        /// Whether the next change must move it.
+        proves: bool,
+    },
+    /// There, but it could not be listed, for this reason.
+    Hollow(Box<str>),
+    /// No longer there.
+    Gone,
+}
+
+/// One name, held.
+pub(crate) struct Entry {
+    /// The name.
+    pub(crate) name: Box<[u8]>,
+    /// The metadata at the freeze; the link count is without our own link.
+    pub(crate) stat: Stat,
+    /// What holds it.
+    pub(crate) held: Held,
+    /// Its extended attributes, where they were read at the freeze.
+    pub(crate) xattrs: Option<Box<Xattrs>>,
+    /// What proves that it was only appended to, where the contents are not frozen.
+    pub(crate) fingerprint: Option<Box<Fingerprint>>,
+    /// What is special about it.
+    pub(crate) marks: Marks,
+}
+
+/// What is special about an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// Modified within the hot window.
+    pub(crate) hot: bool,
+    /// Its contents kept moving while they were read.
+    pub(crate) unproven: bool,
+    /// Part of a SQLite database, copied raw.
+    pub(crate) database: bool,
+    /// Modified so shortly before it was captured that the next change could leave its mtime unmoved.
+    pub(crate) young: bool,
+    /// To be captured anew by the next visit.
+    pub(crate) stale: bool,
+}
+
+/// What holds an entry.
+pub(crate) enum Held {
+    /// A directory of its own.
+    Directory(NodeId),
+    /// A symbolic link's target.
+    Symlink(Box<[u8]>),
+    /// A second name.
+    Link(Staged),
+    /// Shared extents.
+    Clone(Staged),
+    /// A copy.
+    Copy(Staged),
+    /// The bytes.
+    Hold(Box<Bytes>),
+    /// An open descriptor.
+    Pin(Box<Pinned>),
+}
+
+impl Held {
+    /// By which capture it is held; none was needed for directories and symbolic links.
+    pub(crate) fn capture(&self) -> Option<Capture> {
+        match self {
+            Self::Directory(_) | Self::Symlink(_) => None,
+            Self::Link(_) => Some(Capture::Link),
+            Self::Clone(_) => Some(Capture::Clone),
+            Self::Copy(_) => Some(Capture::Copy),
+            Self::Hold(_) => Some(Capture::Hold),
+            Self::Pin(_) => Some(Capture::Pin),
+        }
+    }
+
+    /// The place in staging that this takes.
+    pub(crate) fn staged(&self) -> Option<Staged> {
+        match self {
+            Self::Link(staged) | Self::Clone(staged) | Self::Copy(staged) => Some(*staged),
+            _ => None,
+        }
+    }
+
+    /// Whether it keeps the inode alive, so that its number cannot be given to another file.
+    pub(crate) fn pins_inode(&self) -> bool {
+        matches!(self, Self::Link(_) | Self::Pin(_))
+    }
+}
+
+impl Node {
+    /// A directory that is still to be listed.
+    pub(crate) fn pending(root: u16, path: RelPath, parent: Option<NodeId>) -> Self {
+        Self {
+            root,
+            path,
+            parent,
+            stat: None,
+            xattrs: Xattrs::new(),
+            place: Place::default(),
+            state: State::Pending,
+            entries: Vec::new(),
+            notes: BTreeMap::new(),
+            unresolved: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Listing one directory and capturing what is new in it. The first visit and every later one are the same: the
+//! first has nothing to compare with.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::Freezer;
+use super::capture::{By, Capturer, Outcome, Refusal, sidecar_of};
+use super::place::Place;
+use super::queue::Queue;
+use super::refusal::Meaning;
+use super::tree::{Entry, Held, Marks, Node, NodeId, State};
+use crate::entry::{Kind, Stamp, Stat, Timestamp, Xattrs};
+use crate::event::Event;
+use crate::fate::Fate;
+use crate::gate::Verb;
+use crate::plan::{Class, Verdict};
+use crate::relpath::{RelPath, joined};
+use crate::sys::{self, Dir, Listed, Listing};
+
+/// How many names of one directory are captured at a stretch before another worker may take some.
+const CHUNK: usize = 512;
+
+/// Something to do in a round.
+pub(crate) enum Task {
+    /// List a directory.
+    Visit(NodeId),
+    /// Capture some of its names.
+    Capture(NodeId, Dir, Place, Vec<Wanted>),
+}
+
+/// A name to be captured.
+pub(crate) struct Wanted {
+    name: Box<[u8]>,
+    class: Class,
+    sidecar: bool,
+}
+
+/// A directory that was opened, and how it looked before it was listed.
+struct Opened {
+    dir: Dir,
+    place: Place,
+    stat: Stat,
+    xattrs: Xattrs,
+    looked: Timestamp,
+}
+
+/// A listing held against what was held before.
+#[derive(Default)]
+struct Compared {
+    kept: Vec<Entry>,
+    wanted: Vec<Wanted>,
+    discarded: Vec<Entry>,
+    notes: BTreeMap<Box<[u8]>, Fate>,
+    visits: Vec<NodeId>,
+}
+
+impl Freezer<'_> {
+    /// Does one task.
+    ///
+    /// # Errors
+    /// Only what ends the run: its cancellation, or a root that is gone.
+    pub(crate) fn work(&self, task: Task, worker: usize, queue: &Queue<Task>) -> io::Result<()> {
+        match task {
+            Task::Visit(id) => self.visit(id, worker, queue),
+            Task::Capture(id, dir, place, wanted) => self.capture(id, &dir, &place, wanted, worker),
+        }
+    }
+
+    fn visit(&self, id: NodeId, worker: usize, queue: &Queue<Task>) -> io::Result<()> {
+        let (root, path) = {
+            let nodes = self.nodes();
+            let node = &nodes[id as usize];
+            if node.state == State::Gone {
+                return Ok(());
+            }
+            (node.root, node.path.clone())
+        };
+        match self.open(root, &path).and_then(|opened| Ok((self.list(root, &opened.dir)?, opened))) {
+            Ok((listing, opened)) => self.take_in(id, root, opened, listing, worker, queue),
+            Err(refusal) => self.closed(id, refusal),
+        }
+    }
+
+    /// Opens a directory and looks at it before it is listed: whatever happens from then on moves its stamp.
+    fn open(&self, root: u16, path: &RelPath) -> Result<Opened, Refusal> {
+        let dir = self.bases[usize::from(root)].dir.open_dir(path.as_bytes()).by(Verb::OpenDir)?;
+        let mount = dir.mount().by(Verb::Stat)?;
+        let place = self.places.of_mount(mount, &dir).by(Verb::MakeDir)?;
+        let xattrs = dir.xattrs().by(Verb::Xattr)?;
+        let looked = sys::coarse_now();
+        let stat = self.bases[usize::from(root)].stat(&dir).by(Verb::Stat)?;
+        Ok(Opened { dir, place, stat, xattrs, looked })
+    }
+
+    fn list(&self, root: u16, dir: &Dir) -> Result<Listing, Refusal> {
+        let base = &self.bases[usize::from(root)];
+        let mut listing = dir.list().by(Verb::List)?;
+        if let Some(only) = &base.only {
+            listing.names.retain(|listed| listed.name == *only);
+        }
+        Ok(listing)
+    }
+
+    /// A directory that could not be opened or listed: its parent is asked again, or it stays hollow.
+    fn closed(&self, id: NodeId, refusal: Refusal) -> io::Result<()> {
+        let mut nodes = self.nodes();
+        let node = &mut nodes[id as usize];
+        match refusal.meaning() {
+            Meaning::Cancelled => return Err(refusal.into_error()),
+            Meaning::Vanished if node.parent.is_none() => return Err(refusal.into_error()),
+            Meaning::Vanished => {
+                node.state = State::Pending;
+                let parent = node.parent;
+                drop(nodes);
+                self.suspects().extend(parent);
+            }
+            _ => node.state = State::Hollow(refusal.reason()),
+        }
+        Ok(())
+    }
+
+    fn take_in(
+        &self,
+        id: NodeId,
+        root: u16,
+        opened: Opened,
+        listing: Listing,
+        worker: usize,
+        queue: &Queue<Task>,
+    ) -> io::Result<()> {
+        let compared = self.compare(id, root, &opened, &listing)?;
+        let place = opened.place.clone();
+        for entry in &compared.discarded {
+            give_up(&place, entry);
+        }
+        self.put_back(id, &opened, &listing, compared.kept, compared.notes);
+        compared.visits.into_iter().for_each(|child| queue.add(Task::Visit(child)));
+        self.counted(0, 1);
+        let mut wanted = compared.wanted;
+        while wanted.len() > CHUNK {
+            let rest = wanted.split_off(wanted.len() - CHUNK);
+            queue.add(Task::Capture(id, opened.dir.clone(), place.clone(), rest));
+        }
+        self.capture(id, &opened.dir, &place, wanted, worker)
+    }
+
+    fn put_back(&self, id: NodeId, opened: &Opened, listing: &Listing, kept: Vec<Entry>, notes: BTreeMap<Box<[u8]>, Fate>) {
+        let stamp = Stamp::of(&opened.stat);
+        let tick = self.tick(&opened.place);
+        let state = match &listing.trouble {
+            None => State::Listed { stamp, proves: stamp.proves_from(opened.looked, tick) },
+            Some(error) => State::Hollow(format!("cannot be listed to its end: {error}").into()),
+        };
+        let mut nodes = self.nodes();
+        let node = &mut nodes[id as usize];
+        if node.state == State::Gone {
+            // Its parent was listed meanwhile, and it was not there: what was found in it has left with it.
+            node.notes.extend(kept.into_iter().map(|entry| (entry.name, Fate::Departed)));
+            return;
+        }
+        node.stat = Some(opened.stat);
+        node.xattrs.clone_from(&opened.xattrs);
+        node.place = opened.place.clone();
+        node.state = state;
+        node.entries = kept;
+        node.notes = notes;
+    }
+
+    /// Holds a listing against what was held before: what is unmoved stays, what is new or replaced is wanted, what
+    /// is missing has departed.
+    fn compare(&self, id: NodeId, root: u16, opened: &Opened, listing: &Listing) -> io::Result<Compared> {
+        let (old, mut notes, unresolved) = self.take_out(id);
+        notes.retain(|_, fate| *fate == Fate::Departed);
+        let mut compared = Compared { notes, ..Compared::default() };
+        let mut old = old.into_iter().peekable();
+        for listed in &listing.names {
+            while let Some(gone) = old.next_if(|entry| entry.name < listed.name) {
+                self.missing(&mut compared, gone, listing.trouble.is_some());
+            }
+            let before = old.next_if(|entry| entry.name == listed.name);
+            compared.notes.remove(&listed.name);
+            self.compare_name(&mut compared, (id, root), opened, listing, listed, before)?;
+        }
+        old.for_each(|gone| self.missing(&mut compared, gone, listing.trouble.is_some()));
+        for name in unresolved {
+            let listed = listing.names.binary_search_by(|listed| listed.name.cmp(&name)).is_ok();
+            if !listed && !compared.kept.iter().any(|entry| entry.name == name) {
+                compared.notes.insert(name, Fate::Departed);
+            }
+        }
+        Ok(compared)
+    }
+
+    fn take_out(&self, id: NodeId) -> (Vec<Entry>, BTreeMap<Box<[u8]>, Fate>, Vec<Box<[u8]>>) {
+        let mut nodes = self.nodes();
+        let node = &mut nodes[id as usize];
+        (std::mem::take(&mut node.entries), std::mem::take(&mut node.notes), std::mem::take(&mut node.unresolved))
+    }
+
+    /// A name that was held and is not in the listing. An incomplete listing proves no departure.
+    fn missing(&self, compared: &mut Compared, entry: Entry, incomplete: bool) {
+        if incomplete {
+            compared.kept.push(entry);
+            return;
+        }
+        if let Held::Directory(child) = entry.held {
+            self.depart(child);
+        }
+        compared.notes.insert(entry.name.clone(), Fate::Departed);
+        compared.discarded.push(entry);
+    }
+
+    fn compare_name(
+        &self,
+        compared: &mut Compared,
+        (id, root): (NodeId, u16),
+        opened: &Opened,
+        listing: &Listing,
+        listed: &Listed,
+        before: Option<Entry>,
+    ) -> io::Result<()> {
+        let Some(kind) = self.kind_of(opened, listed)? else {
+            // Gone since it was listed, where the listing does not tell kinds: the next listing decides.
+            compared.discarded.extend(before);
+            self.unresolved(id, listed.name.clone());
+            return Ok(());
+        };
+        let class = match self.judge(root, opened.dir.path(), &listed.name, kind) {
+            Verdict::Keep(class) => class,
+            Verdict::Exclude(rule) => {
+                compared.notes.insert(listed.name.clone(), Fate::Excluded(rule.into()));
+                compared.discarded.extend(before);
+                return Ok(());
+            }
+        };
+        match before {
+            Some(entry) if self.still_bound(opened, listed, &entry)? => {
+                if let Held::Directory(child) = entry.held
+                    && self.nodes()[child as usize].state == State::Pending
+                {
+                    compared.visits.push(child);
+                }
+                compared.kept.push(entry);
+            }
+            other => {
+                if let Some(replaced) = other {
+                    if let Held::Directory(child) = replaced.held {
+                        self.depart(child);
+                    }
+                    compared.discarded.push(replaced);
+                }
+                self.want(compared, (id, root), opened, listing, listed, class, kind);
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one name, and all that is known of it")]
+    fn want(
+        &self,
+        compared: &mut Compared,
+        (id, root): (NodeId, u16),
+        opened: &Opened,
+        listing: &Listing,
+        listed: &Listed,
+        class: Class,
+        kind: Kind,
+    ) {
+        let name = listed.name.clone();
+        if kind == Kind::Directory {
+            let child = self.add_node(Node::pending(root, opened.dir.path().join(&name), Some(id)));
+            compared.visits.push(child);
+            compared.kept.push(directory_entry(name, listed.ino, &opened.stat, child));
+            return;
+        }
+        let base = sidecar_of(&name);
+        let sidecar = base.is_some_and(|base| listing.names.binary_search_by(|other| (*other.name).cmp(base)).is_ok());
+        compared.wanted.push(Wanted { name, class, sidecar });
+    }
+
+    fn kind_of(&self, opened: &Opened, listed: &Listed) -> io::Result<Option<Kind>> {
+        if listed.kind.is_some() {
+            return Ok(listed.kind);
+        }
+        match opened.dir.stat(&listed.name).by(Verb::Stat) {
+            Ok(stat) => Ok(Some(stat.kind)),
+            Err(refusal) if refusal.meaning() == Meaning::Cancelled => Err(refusal.into_error()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn judge(&self, root: u16, dir: &RelPath, name: &[u8], kind: Kind) -> Verdict<'_> {
+        if self.bases[usize::from(root)].only.is_some() {
+            return Verdict::Keep(self.rules.class_of_root(usize::from(root)));
+        }
+        self.rules.judge(usize::from(root), &joined(dir.as_bytes(), name), kind)
+    }
+
+    /// Whether a listed name is still bound to what is held. The listing's inode number tells, as long as what we
+    /// hold keeps that number from being given to another file; otherwise a look does.
+    fn still_bound(&self, opened: &Opened, listed: &Listed, entry: &Entry) -> io::Result<bool> {
+        let known = match entry.held {
+            Held::Directory(child) => self.nodes()[child as usize].stat.unwrap_or(entry.stat),
+            _ => entry.stat,
+        };
+        if entry.marks.stale {
+            return Ok(false);
+        }
+        if listed.ino == known.ino && (entry.held.pins_inode() || matches!(entry.held, Held::Directory(_))) {
+            return Ok(true);
+        }
+        match opened.dir.stat(&listed.name).by(Verb::Stat) {
+            Ok(now) if matches!(entry.held, Held::Directory(_)) || entry.held.pins_inode() => Ok(now.id() == known.id()),
+            Ok(now) => Ok(now.same_contents(&known) && now.ctime == known.ctime),
+            Err(refusal) if refusal.meaning() == Meaning::Cancelled => Err(refusal.into_error()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// A directory that has left, with all that it held.
+    fn depart(&self, id: NodeId) {
+        let mut nodes = self.nodes();
+        let mut leaving = vec![id];
+        while let Some(id) = leaving.pop() {
+            let node = &mut nodes[id as usize];
+            node.state = State::Gone;
+            let place = node.place.clone();
+            for entry in std::mem::take(&mut node.entries) {
+                give_up(&place, &entry);
+                if let Held::Directory(child) = entry.held {
+                    leaving.push(child);
+                }
+                node.notes.insert(entry.name, Fate::Departed);
+            }
+            let unresolved = std::mem::take(&mut node.unresolved);
+            node.notes.extend(unresolved.into_iter().map(|name| (name, Fate::Departed)));
+        }
+    }
+
+    fn capture(&self, id: NodeId, dir: &Dir, place: &Place, wanted: Vec<Wanted>, worker: usize) -> io::Result<()> {
+        let capturer = Capturer {
+            settings: &self.settings,
+            dir,
+            staging: place.staging.as_deref(),
+            same_mount: place.same_mount,
+            tick: self.tick(place),
+            worker,
+        };
+        let mut taken = Vec::with_capacity(wanted.len());
+        let mut outcomes = Vec::new();
+        for Wanted { name, class, sidecar } in wanted {
+            match capturer.capture(&name, class, sidecar)? {
+                Outcome::Taken(entry) => taken.push(*entry),
+                other => outcomes.push((name, other)),
+            }
+        }
+        self.counted(taken.len() as u64, 0);
+        self.record(id, place, taken, outcomes);
+        Ok(())
+    }
+
+    fn record(&self, id: NodeId, place: &Place, taken: Vec<Entry>, outcomes: Vec<(Box<[u8]>, Outcome)>) {
+        let mut nodes = self.nodes();
+        let node = &mut nodes[id as usize];
+        if node.state == State::Gone {
+            taken.iter().for_each(|entry| give_up(place, entry));
+            let names = taken.into_iter().map(|entry| entry.name).chain(outcomes.into_iter().map(|(name, _)| name));
+            node.notes.extend(names.map(|name| (name, Fate::Departed)));
+            return;
+        }
+        node.entries.extend(taken);
+        for (name, outcome) in outcomes {
+            match outcome {
+                Outcome::Noted(fate) => drop(node.notes.insert(name, fate)),
+                _ => node.unresolved.push(name),
+            }
+        }
+    }
+
+    fn unresolved(&self, id: NodeId, name: Box<[u8]>) {
+        self.nodes()[id as usize].unresolved.push(name);
+    }
+
+    fn counted(&self, files: u64, directories: u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let files = self.files.fetch_add(files, Relaxed) + files;
+        let directories = self.directories.fetch_add(directories, Relaxed) + directories;
+        self.observer.on(Event::Freezing { files, directories });
+    }
+}
+
+/// The entry of a subdirectory; its metadata is its node's.
+fn directory_entry(name: Box<[u8]>, ino: u64, parent: &Stat, child: NodeId) -> Entry {
+    let stat = Stat { kind: Kind::Directory, ino, ..*parent };
+    Entry { name, stat, held: Held::Directory(child), xattrs: None, fingerprint: None, marks: Marks::default() }
+}
+
+fn give_up(place: &Place, entry: &Entry) {
+    if let (Some(staging), Some(staged)) = (&place.staging, entry.held.staged()) {
+        staging.give_up(staged);
+    }
+}

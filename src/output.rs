@@ -1,0 +1,389 @@
+//! Draft → Sealed → Verified → Published: nothing else names the archive.
+//!
+//! An archive has its final name only when it is complete, synced to disk, and (unless that was declined) read back
+//! and found equal to its inventory. Until then nothing has that name, and nothing that had it is overwritten. A draft
+//! has no name at all where the filesystem can do that; else a hidden one, `.clawsnap-<UTC>-<8 hex>.partial`.
+
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::gate::{Gate, Realm, Step, Unstoppable, Verb};
+use crate::naming::{is_partial_name, partial_name};
+use crate::sys::{self, Dir, Errno, Reader, Writer};
+
+/// Where an archive shall be published.
+pub(crate) struct Target {
+    dir: Dir,
+    /// The directory, for messages.
+    pub(crate) directory: PathBuf,
+    name: Vec<u8>,
+}
+
+impl Target {
+    /// Opens the directory of `path`, making it where it is missing, and sees that the name is free.
+    ///
+    /// # Errors
+    /// A name that is taken; a directory that cannot be made or opened.
+    pub(crate) fn open(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
+        let name = path.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", path.display())))?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(parent).map_err(|error| Error::failed("make the output directory", parent, error))?;
+        let directory = parent.canonicalize().map_err(|error| Error::failed("resolve the output directory", parent, error))?;
+        let dir = Dir::open(&directory, Realm::Output, Arc::clone(gate))
+            .map_err(|error| Error::failed("open the output directory", &directory, error))?;
+        let target = Self { dir, directory, name: name.as_bytes().to_vec() };
+        match target.dir.stat(&target.name) {
+            Ok(_) => Err(taken(target.path(), io::Error::from(Errno::EXIST))),
+            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok(target),
+            Err(error) => Err(Error::failed("look at the output", target.path(), error)),
+        }
+    }
+
+    /// The final path.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.join(std::ffi::OsStr::from_bytes(&self.name))
+    }
+
+    /// Bytes that are free there.
+    pub(crate) fn free_space(&self) -> Option<u64> {
+        self.dir.free_space().ok()
+    }
+}
+
+fn taken(path: PathBuf, cause: io::Error) -> Error {
+    Error::failed("publish the archive as", path, cause).remedy("choose another --output; nothing is ever overwritten")
+}
+
+/// An archive in the making. Dropping it removes it.
+pub(crate) struct Draft {
+    target: Target,
+    file: Writer,
+    hidden: Option<Hidden>,
+    written: u64,
+}
+
+/// The name of a draft that could not be nameless; removed when dropped.
+struct Hidden {
+    dir: Dir,
+    name: Vec<u8>,
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // Either it was published, or the next run sweeps what stays.
+        let _gone: io::Result<()> = self.dir.unlink(&self.name);
+    }
+}
+
+impl Draft {
+    /// Begins an archive beside its final place, readable by its owner alone.
+    ///
+    /// # Errors
+    /// A directory that we cannot write to.
+    pub(crate) fn create(target: Target) -> Result<Self> {
+        sweep(&target.dir);
+        let fail = |error| Error::failed("create the archive in", &target.directory, error);
+        let (file, hidden) = match target.dir.create_unnamed() {
+            Ok(file) if Path::new("/proc/self/fd").exists() => (file, None),
+            Err(error) if crate::gate::is_cancelled(&error) => return Err(Error::Cancelled),
+            // FAT, SMB, NFS and most FUSE filesystems have no nameless files.
+            _ => create_hidden(&target.dir).map(|(file, hidden)| (file, Some(hidden))).map_err(fail)?,
+        };
+        Ok(Self { target, file, hidden, written: 0 })
+    }
+
+    /// Ends the writing and makes the contents durable.
+    ///
+    /// # Errors
+    /// Those of `fsync(2)`, among them a disk that is full after all.
+    pub(crate) fn seal(self) -> Result<Sealed> {
+        self.file.sync().map_err(|error| Error::failed("sync the archive for", self.target.path(), error))?;
+        Ok(Sealed { draft: self })
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.written += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn create_hidden(dir: &Dir) -> io::Result<(Writer, Hidden)> {
+    let name = partial_name(sys::now())?.into_bytes();
+    let file = dir.create(&name)?;
+    let clean_up = dir.guarded(Realm::Output, Arc::new(Unstoppable(Arc::clone(dir.gate()))));
+    let hidden = Hidden { dir: clean_up, name };
+    // It tells other runs that this one lives. A filesystem without locks has nobody to tell.
+    let _told = dir.lock(file.file());
+    Ok((file, hidden))
+}
+
+/// Removes the hidden drafts that dead runs left.
+fn sweep(dir: &Dir) {
+    let names = dir.list().map(|listing| listing.names).unwrap_or_default();
+    for found in names.iter().filter(|found| is_partial_name(&found.name)) {
+        let dead = dir.stat(&found.name).is_ok_and(|stat| stat.uid == sys::effective_uid())
+            && dir.open_own(&found.name).and_then(|file| dir.lock(&file)).unwrap_or(false);
+        if dead {
+            // What cannot be swept now is tried again by the next run.
+            let _left: io::Result<()> = dir.unlink(&found.name);
+        }
+    }
+}
+
+/// A complete archive, durable, without its name.
+pub(crate) struct Sealed {
+    draft: Draft,
+}
+
+impl Sealed {
+    /// Length in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.draft.written
+    }
+
+    /// Has the archive read back from disk by `prove`.
+    ///
+    /// # Errors
+    /// That of `prove`; the archive is gone then.
+    pub(crate) fn verify(self, prove: impl FnOnce(ReadBack) -> Result<()>) -> Result<Verified> {
+        self.draft.file.forget_cache();
+        let reader = self.draft.file.reader().map_err(|error| Error::failed("read back", self.draft.target.path(), error))?;
+        prove(ReadBack { reader, offset: 0 })?;
+        Ok(Verified { draft: self.draft })
+    }
+
+    /// Goes on without reading it back, because that was declined; the report says so.
+    pub(crate) fn trust(self) -> Verified {
+        Verified { draft: self.draft }
+    }
+}
+
+/// The archive as it is on disk.
+pub(crate) struct ReadBack {
+    reader: Reader,
+    offset: u64,
+}
+
+impl Read for ReadBack {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read_at(buffer, self.offset)?;
+        self.offset += n as u64;
+        Ok(n)
+    }
+}
+
+/// An archive that may have its name.
+pub(crate) struct Verified {
+    draft: Draft,
+}
+
+impl Verified {
+    /// Gives the archive its name and makes the name durable.
+    ///
+    /// # Errors
+    /// A name that was taken meanwhile; those of the kernel. The archive is gone then.
+    pub(crate) fn publish(self) -> Result<PathBuf> {
+        let Draft { target, file, hidden, .. } = self.draft;
+        let path = target.path();
+        let named = match &hidden {
+            None => target.dir.name_unnamed(&file, &target.name),
+            Some(hidden) => name_hidden(&target.dir, &hidden.name, &target.name),
+        };
+        named.map_err(|error| match sys::errno(&error) {
+            Some(Errno::EXIST) => taken(path.clone(), error),
+            _ => Error::failed("publish the archive as", &path, error),
+        })?;
+        target.dir.sync().map_err(|error| {
+            // A name that may not survive a power cut is no proof.
+            let clean_up = target.dir.guarded(Realm::Output, Arc::new(Unstoppable(Arc::clone(target.dir.gate()))));
+            let _gone: io::Result<()> = clean_up.unlink(&target.name);
+            Error::failed("make durable the name of", &path, error)
+        })?;
+        Ok(path)
+    }
+}
+
+/// Renames without replacing; where the filesystem cannot, by a second name; where it has none, over a place-holder
+/// that could only be made because the name was free. (Only then the name exists, empty, for an instant.)
+fn name_hidden(dir: &Dir, hidden: &[u8], name: &[u8]) -> io::Result<()> {
+    let able = |outcome: &io::Result<()>| {
+        let unable = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM, Errno::MLINK, Errno::ACCESS];
+        !outcome.as_ref().is_err_and(|error| sys::errno(error).is_some_and(|errno| unable.contains(&errno)))
+    };
+    let renamed = dir.rename_noreplace(hidden, name);
+    if able(&renamed) {
+        return renamed;
+    }
+    let linked = dir.link(hidden, dir, name);
+    if able(&linked) {
+        return linked;
+    }
+    drop(dir.create(name)?);
+    dir.rename_over(hidden, name).inspect_err(|_| {
+        let _place_holder: io::Result<()> = dir.unlink(name);
+    })
+}
+
+/// A stream that somebody else stores, such as standard output.
+pub(crate) struct Stream {
+    out: Box<dyn Write + Send>,
+    gate: Arc<dyn Gate>,
+    pub(crate) written: u64,
+}
+
+impl Stream {
+    /// Writes to `out`; every write asks `gate` first.
+    pub(crate) fn new(out: Box<dyn Write + Send>, gate: Arc<dyn Gate>) -> Self {
+        Self { out, gate, written: 0 }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gate.pass(&Step { verb: Verb::Write, realm: Realm::Output, dir: b"", name: b"" })?;
+        let written = self.out.write(bytes)?;
+        self.written += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::CancelFlag;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn open_gate() -> Arc<dyn Gate> {
+        Arc::new(CancelFlag::new())
+    }
+
+    fn draft(path: &Path, gate: Arc<dyn Gate>) -> Draft {
+        let mut draft = Draft::create(Target::open(path, &gate).expect("is free")).expect("creates");
+        draft.write_all(b"contents").expect("writes");
+        draft
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(path).expect("lists");
+        entries.map(|entry| entry.expect("reads").file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// Answers for a filesystem that can do less.
+    struct Without(Vec<(Verb, Errno)>);
+
+    impl Gate for Without {
+        fn pass(&self, step: &Step<'_>) -> io::Result<()> {
+            let refused = self.0.iter().find(|(verb, _)| {
+                // A nameless file is created without a name.
+                *verb == step.verb && (*verb != Verb::Create || step.name.is_empty())
+            });
+            refused.map_or(Ok(()), |(_, errno)| Err((*errno).into()))
+        }
+    }
+
+    /// From the most able filesystem to the least.
+    fn filesystems() -> Vec<Arc<dyn Gate>> {
+        let fat = vec![(Verb::Create, Errno::OPNOTSUPP)];
+        vec![open_gate(), Arc::new(Without(fat))]
+    }
+
+    #[test]
+    fn an_archive_has_its_name_only_when_it_is_published() {
+        for gate in filesystems() {
+            let top = tempfile::tempdir().expect("a directory");
+            let path = top.path().join("a.tar");
+            let sealed = draft(&path, gate).seal().expect("seals");
+            assert!(!path.exists());
+            let mut seen = Vec::new();
+            let verified = sealed.verify(|mut back| {
+                back.read_to_end(&mut seen).expect("reads");
+                Ok(())
+            });
+            assert!(!path.exists());
+            verified.expect("verifies").publish().expect("publishes");
+            assert_eq!((seen, std::fs::read(&path).expect("is there")), (b"contents".to_vec(), b"contents".to_vec()));
+            assert_eq!(path.metadata().expect("stats").permissions().mode() & 0o777, 0o600);
+            assert_eq!(names(top.path()), ["a.tar"]);
+        }
+    }
+
+    #[test]
+    fn a_draft_that_is_dropped_leaves_nothing() {
+        for gate in filesystems() {
+            let top = tempfile::tempdir().expect("a directory");
+            drop(draft(&top.path().join("a.tar"), gate));
+            assert!(names(top.path()).is_empty());
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten_even_if_it_came_while_we_wrote() {
+        for gate in filesystems() {
+            let top = tempfile::tempdir().expect("a directory");
+            let path = top.path().join("a.tar");
+            let verified = draft(&path, gate).seal().expect("seals").trust();
+            std::fs::write(&path, b"precious").expect("writes");
+            assert!(verified.publish().expect_err("is taken").to_string().contains("nothing is ever overwritten"));
+            assert_eq!(std::fs::read(&path).expect("is there"), b"precious");
+            assert_eq!(names(top.path()), ["a.tar"]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_proved_is_not_published() {
+        let top = tempfile::tempdir().expect("a directory");
+        let sealed = draft(&top.path().join("a.tar"), open_gate()).seal().expect("seals");
+        assert!(sealed.verify(|_| Err(Error::Unproven("broken".into()))).is_err());
+        assert!(names(top.path()).is_empty());
+    }
+
+    /// Refuses renames with flags and links, as the poorest filesystems do.
+    struct Poorest;
+
+    impl Gate for Poorest {
+        fn pass(&self, step: &Step<'_>) -> io::Result<()> {
+            match step.verb {
+                Verb::Create if step.name.is_empty() => Err(Errno::OPNOTSUPP.into()),
+                Verb::Link => Err(Errno::PERM.into()),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_filesystem_without_links_and_flags_is_published_to_as_well() {
+        let top = tempfile::tempdir().expect("a directory");
+        let dir = Dir::open(top.path(), Realm::Output, Arc::new(Poorest)).expect("opens");
+        std::fs::write(top.path().join("hidden"), b"contents").expect("writes");
+        drop(dir.create(b"name").expect("the place-holder"));
+        dir.rename_over(b"hidden", b"name").expect("renames");
+        assert_eq!(std::fs::read(top.path().join("name")).expect("is there"), b"contents");
+        let path = top.path().join("b.tar");
+        draft(&path, Arc::new(Poorest)).seal().expect("seals").trust().publish().expect("publishes");
+        assert_eq!(std::fs::read(path).expect("is there"), b"contents");
+    }
+
+    #[test]
+    fn a_dead_runs_hidden_draft_is_swept_and_a_living_ones_is_not() {
+        let top = tempfile::tempdir().expect("a directory");
+        std::fs::write(top.path().join(".clawsnap-20260101T000000Z-00000001.partial"), b"x").expect("writes");
+        let living = draft(&top.path().join("a.tar"), Arc::new(Poorest));
+        let _second = draft(&top.path().join("b.tar"), Arc::new(Poorest));
+        assert_eq!(names(top.path()).len(), 2, "{:?}", names(top.path()));
+        drop(living);
+    }
+}

@@ -1,0 +1,456 @@
+//! Where OpenClaw keeps its things.
+//!
+//! The rules are those of 2026.9.6's own backup, read in its code and measured; where versions differ, the paths are
+//! the same.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::config::{self, Config, Substitution};
+use super::environment::Environment;
+use super::habits;
+use super::root::{AssetKind, Missing, Root, canonical_prefix};
+use super::warning::Warning;
+
+/// What an OpenClaw backup says of the installation that it was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenClaw {
+    /// The state directory, canonical.
+    pub state_dir: PathBuf,
+    /// The config, which may be a symbolic link or missing.
+    pub config_path: PathBuf,
+    /// The credentials directory, which may be missing.
+    pub oauth_dir: PathBuf,
+    /// The workspaces that are backed up.
+    pub workspace_dirs: Vec<PathBuf>,
+    /// The directories of the configured agents; `None` where only the config is backed up.
+    pub agent_roots: Option<Vec<AgentRoot>>,
+    /// Whether the workspaces are backed up.
+    pub include_workspace: bool,
+    /// Whether only the config is backed up.
+    pub only_config: bool,
+}
+
+/// An agent's own directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentRoot {
+    /// The agent, in OpenClaw's canonical spelling.
+    pub agent_id: String,
+    /// The directory, canonical as far as it exists.
+    pub path: PathBuf,
+}
+
+/// Where OpenClaw's state directory is, or was looked for.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    pub(super) path: PathBuf,
+    pub(super) looked: Vec<PathBuf>,
+    /// Whether `OPENCLAW_STATE_DIR` says so.
+    pub(super) named: bool,
+}
+
+impl StateDir {
+    /// `OPENCLAW_STATE_DIR`, else `~/.openclaw`, else `~/.clawdbot` if only that exists.
+    pub(super) fn of(environment: &Environment) -> Self {
+        if let Some(named) = environment.variable("OPENCLAW_STATE_DIR") {
+            let path = environment.user_path(&named);
+            return Self { looked: vec![path.clone()], path, named: true };
+        }
+        let home = environment.effective_home();
+        let looked = vec![home.join(".openclaw"), home.join(".clawdbot")];
+        let path = looked.iter().find(|path| path.exists()).unwrap_or(&looked[0]).clone();
+        Self { path, looked, named: false }
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+}
+
+/// Everything that an installation of OpenClaw owns.
+#[derive(Debug)]
+pub(super) struct Holdings {
+    pub(super) state_dir: PathBuf,
+    pub(super) config_path: PathBuf,
+    pub(super) config_files: Vec<PathBuf>,
+    pub(super) oauth_dir: PathBuf,
+    /// Where the agents work.
+    pub(super) workspaces: Vec<PathBuf>,
+    /// A directory that several workspaces share: left out with them, but not backed up for itself.
+    pub(super) shared_workspace: Option<PathBuf>,
+    pub(super) agents: Vec<AgentRoot>,
+    pub(super) managed_skills: Vec<PathBuf>,
+}
+
+impl Holdings {
+    /// Those of the state directory at `state_dir`, and what the environment and the config say of the rest.
+    pub(super) fn survey(state_dir: &Path, environment: &Environment, warnings: &mut Vec<Warning>) -> Self {
+        let config_path = config_path(state_dir, environment);
+        let config = config::read(&config_path, environment, warnings);
+        let oauth = environment.variable("OPENCLAW_OAUTH_DIR");
+        let roster = Roster::new(&config, state_dir, environment);
+        Self {
+            config_path,
+            oauth_dir: oauth.map_or_else(|| state_dir.join("credentials"), |dir| environment.user_path(&dir)),
+            workspaces: roster.workspaces(),
+            shared_workspace: roster.shared_workspace(),
+            agents: roster.agent_roots(),
+            managed_skills: managed_skills(state_dir),
+            config_files: config.files,
+            state_dir: canonical_prefix(state_dir),
+        }
+    }
+
+    /// All that OpenClaw may read through a guard, canonical.
+    pub(super) fn everything(&self) -> Vec<PathBuf> {
+        let mut all = vec![self.state_dir.clone(), self.config_path.clone(), self.oauth_dir.clone()];
+        all.extend(self.config_files.iter().chain(&self.workspaces).chain(&self.managed_skills).cloned());
+        all.extend(self.agents.iter().map(|agent| agent.path.clone()));
+        all.iter().map(|path| canonical_prefix(path)).collect()
+    }
+
+    /// The agents' directories that lie elsewhere than OpenClaw puts them.
+    pub(super) fn custom_agents(&self) -> impl Iterator<Item = &Path> {
+        let usual = |agent: &AgentRoot| self.state_dir.join("agents").join(&agent.agent_id).join("agent");
+        self.agents.iter().filter(move |agent| agent.path != usual(agent)).map(|agent| agent.path.as_path())
+    }
+
+    /// The workspaces, canonical, with the directory that they share.
+    pub(super) fn all_workspaces(&self) -> Vec<PathBuf> {
+        self.workspaces.iter().chain(&self.shared_workspace).map(|path| canonical_prefix(path)).collect()
+    }
+
+    /// What a backup consists of, in OpenClaw's order, and what of it does not exist.
+    pub(super) fn candidates(&self, include_workspace: bool) -> (Vec<Root>, Vec<Missing>) {
+        use AssetKind::{Agent, Config, Credentials, ManagedSkill, State, Workspace};
+        let mut named = vec![(State, self.state_dir.clone())];
+        // Of what lies in the state directory by default, OpenClaw does not speak.
+        let own = [(Config, &self.config_path), (Credentials, &self.oauth_dir)];
+        let elsewhere = own.into_iter().filter(|(_, path)| !canonical_prefix(path).starts_with(&self.state_dir));
+        named.extend(elsewhere.map(|(kind, path)| (kind, path.clone())));
+        let config = canonical_prefix(&self.config_path);
+        let included = self.config_files.iter().filter(|file| **file != config);
+        named.extend(included.map(|file| (Config, file.clone())));
+        if include_workspace {
+            named.extend(self.workspaces.iter().map(|path| (Workspace, path.clone())));
+        }
+        // An agent that has not run yet has no directory; that is no news unless the config names one.
+        let custom: Vec<&Path> = self.custom_agents().collect();
+        let agents = self.agents.iter().filter(|agent| agent.path.exists() || custom.contains(&agent.path.as_path()));
+        named.extend(agents.map(|agent| (Agent, agent.path.clone())));
+        let (mut roots, missing) = existing(named);
+        let apart = |skill: &&PathBuf| {
+            roots.iter().all(|root| !skill.starts_with(&root.path) && !root.path.starts_with(skill.as_path()))
+        };
+        let skills: Vec<PathBuf> = self.managed_skills.iter().filter(apart).cloned().collect();
+        roots.extend(skills.into_iter().map(|path| Root { kind: ManagedSkill, path }));
+        (roots, missing)
+    }
+
+    /// The facts for the manifest.
+    pub(super) fn facts(&self, include_workspace: bool, only_config: bool) -> OpenClaw {
+        let include_workspace = include_workspace && !only_config;
+        OpenClaw {
+            state_dir: self.state_dir.clone(),
+            config_path: self.config_path.clone(),
+            oauth_dir: self.oauth_dir.clone(),
+            workspace_dirs: if include_workspace { self.workspaces.clone() } else { Vec::new() },
+            agent_roots: (!only_config).then(|| self.agents.clone()),
+            include_workspace,
+            only_config,
+        }
+    }
+}
+
+/// Splits what was named into what there is and what is missing. What cannot be looked at counts as there: its loss
+/// must show when it is read.
+fn existing(named: Vec<(AssetKind, PathBuf)>) -> (Vec<Root>, Vec<Missing>) {
+    let (mut roots, mut missing) = (Vec::new(), Vec::new());
+    for (kind, path) in named {
+        match fs::metadata(&path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                missing.push(Missing { kind, path })
+            }
+            _ => roots.push(Root { kind, path: canonical_prefix(&path) }),
+        }
+    }
+    (roots, missing)
+}
+
+/// `OPENCLAW_CONFIG_PATH`, else the first config that exists in the state directory or, where the environment names
+/// no state directory, in the usual ones.
+fn config_path(state_dir: &Path, environment: &Environment) -> PathBuf {
+    if let Some(named) = environment.variable("OPENCLAW_CONFIG_PATH") {
+        return environment.user_path(&named);
+    }
+    let mut dirs = vec![state_dir.to_path_buf()];
+    if environment.variable("OPENCLAW_STATE_DIR").is_none() {
+        let home = environment.effective_home();
+        dirs.extend([home.join(".openclaw"), home.join(".clawdbot")]);
+    }
+    let names = |dir: &PathBuf| [dir.join("openclaw.json"), dir.join("clawdbot.json")];
+    let found = dirs.iter().flat_map(names).find(|path| path.exists());
+    found.unwrap_or_else(|| state_dir.join("openclaw.json"))
+}
+
+/// The agents that a config speaks of.
+struct Roster<'a> {
+    environment: &'a Environment,
+    state_dir: &'a Path,
+    substitution: Substitution<'a>,
+    defaults: Option<&'a Value>,
+    /// By canonical name, each once.
+    agents: Vec<(String, Option<&'a Map<String, Value>>)>,
+    /// The agent that the default workspace belongs to.
+    owner: Option<String>,
+}
+
+impl<'a> Roster<'a> {
+    fn new(config: &'a Config, state_dir: &'a Path, environment: &'a Environment) -> Self {
+        let section = config.value.get("agents");
+        let listed = section.and_then(listed_agents);
+        let owner = default_owner(section, listed.as_deref());
+        let mut agents: Vec<(String, Option<&Map<String, Value>>)> = Vec::new();
+        for (id, entry) in listed.unwrap_or_else(|| vec![("main".to_owned(), None)]) {
+            if agents.iter().all(|(known, _)| *known != id) {
+                agents.push((id, entry));
+            }
+        }
+        let substitution = Substitution::new(environment, state_dir, &config.value);
+        let defaults = section.and_then(|section| section.get("defaults"));
+        Self { environment, state_dir, substitution, defaults, agents, owner }
+    }
+
+    /// A path that the config gives under `key`.
+    fn path(&self, fields: Option<&Value>) -> Option<PathBuf> {
+        let written = self.substitution.apply(fields?.as_str()?);
+        let written = written.trim().replace('\0', "");
+        (!written.is_empty()).then(|| self.environment.user_path(OsStr::new(&written)))
+    }
+
+    fn shared_workspace(&self) -> Option<PathBuf> {
+        self.path(self.defaults.and_then(|defaults| defaults.get("workspace")))
+    }
+
+    fn workspaces(&self) -> Vec<PathBuf> {
+        let mut workspaces = Vec::new();
+        for (id, entry) in &self.agents {
+            let workspace = self.workspace(id, *entry);
+            if !workspaces.contains(&workspace) {
+                workspaces.push(workspace);
+            }
+        }
+        workspaces
+    }
+
+    fn workspace(&self, id: &str, entry: Option<&Map<String, Value>>) -> PathBuf {
+        if let Some(own) = self.path(entry.and_then(|entry| entry.get("workspace"))) {
+            return own;
+        }
+        let shared = self.shared_workspace();
+        match (shared, self.owner.as_deref() == Some(id)) {
+            (Some(shared), true) => shared,
+            (Some(shared), false) => shared.join(id),
+            (None, true) => self.default_workspace(),
+            (None, false) => self.state_dir.join(format!("workspace-{id}")),
+        }
+    }
+
+    fn default_workspace(&self) -> PathBuf {
+        let environment = self.environment;
+        if let Some(named) = environment.variable("OPENCLAW_WORKSPACE_DIR") {
+            // Here, and only here, OpenClaw takes a ~ literally.
+            return environment.absolute(Path::new(&named));
+        }
+        if environment.variable("OPENCLAW_STATE_DIR").is_some() {
+            return self.state_dir.join("workspace");
+        }
+        let suffix = profile(environment).map(|profile| format!("-{profile}")).unwrap_or_default();
+        environment.effective_home().join(format!(".openclaw{suffix}")).join("workspace")
+    }
+
+    fn agent_roots(&self) -> Vec<AgentRoot> {
+        let root = |(id, entry): &(String, Option<&Map<String, Value>>)| {
+            let own = self.path(entry.and_then(|entry| entry.get("agentDir")));
+            let path = own.unwrap_or_else(|| self.state_dir.join("agents").join(id).join("agent"));
+            AgentRoot { agent_id: id.clone(), path: canonical_prefix(&path) }
+        };
+        self.agents.iter().map(root).collect()
+    }
+}
+
+/// The profile that the environment names, unless it is the default one.
+pub(super) fn profile(environment: &Environment) -> Option<String> {
+    let profile = environment.variable("OPENCLAW_PROFILE")?.into_string().ok()?;
+    (!profile.eq_ignore_ascii_case("default")).then_some(profile)
+}
+
+type Entry<'a> = (String, Option<&'a Map<String, Value>>);
+
+/// The agents in `agents.entries`, by their keys, or else in `agents.list`; `None` where the config has neither.
+fn listed_agents(section: &Value) -> Option<Vec<Entry<'_>>> {
+    if let Some(entries) = section.get("entries").filter(|entries| !entries.is_null()) {
+        let entries = entries.as_object().into_iter().flatten();
+        return Some(entries.filter_map(|(id, entry)| Some((agent_id(id), Some(entry.as_object()?)))).collect());
+    }
+    let list = section.get("list").filter(|list| !list.is_null())?.as_array().into_iter().flatten();
+    let entry = |entry: &'_ Map<String, Value>| agent_id(entry.get("id").and_then(Value::as_str).unwrap_or_default());
+    Some(list.filter_map(Value::as_object).map(|fields| (entry(fields), Some(fields))).collect())
+}
+
+/// The only agent, else the one that is marked as default, else the first of a list.
+fn default_owner(section: Option<&Value>, listed: Option<&[Entry<'_>]>) -> Option<String> {
+    let Some(listed) = listed else { return Some("main".to_owned()) };
+    let is_marked =
+        |entry: &&Entry<'_>| entry.1.is_some_and(|fields| fields.get("default").and_then(Value::as_bool) == Some(true));
+    let is_explicit = section.and_then(|section| section.get("ownership")).and_then(Value::as_str) == Some("explicit");
+    let marked: Vec<&Entry<'_>> = listed.iter().filter(|entry| !is_explicit && is_marked(entry)).collect();
+    let is_list = section.is_some_and(|section| section.get("entries").is_none_or(Value::is_null));
+    let owner = match (&marked[..], listed) {
+        ([only], _) => Some(*only),
+        (_, [only]) => Some(only),
+        ([], _) if is_list => listed.first(),
+        _ => None,
+    };
+    owner.map(|(id, _)| id.clone())
+}
+
+/// OpenClaw's canonical spelling of an agent's name: one dash for each run of what a name may not hold.
+fn agent_id(written: &str) -> String {
+    let allowed = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-');
+    let lower = written.trim().to_lowercase();
+    if lower.len() <= 64 && lower.starts_with(|c: char| c.is_ascii_alphanumeric()) && lower.chars().all(allowed) {
+        return lower;
+    }
+    let mut id = String::new();
+    let mut in_run = false;
+    for c in lower.chars() {
+        match allowed(c) {
+            true => id.push(c),
+            false if !in_run => id.push('-'),
+            false => {}
+        }
+        in_run = !allowed(c);
+    }
+    let id: String = id.trim_matches('-').chars().take(64).collect();
+    if id.is_empty() { "main".to_owned() } else { id }
+}
+
+/// Where the links among the managed skills lead, if that is a skill or a group of skills.
+fn managed_skills(state_dir: &Path) -> Vec<PathBuf> {
+    let mut targets = Vec::new();
+    collect_skill_targets(&state_dir.join("skills"), 0, &mut targets);
+    targets.sort();
+    targets.dedup();
+    targets
+}
+
+/// How deep OpenClaw looks for skills.
+const SKILL_DEPTH: usize = 6;
+/// How many names of a directory are looked at: a link may lead to anything, however large.
+const SKILL_NAMES: usize = 10_000;
+
+fn collect_skill_targets(dir: &Path, depth: usize, targets: &mut Vec<PathBuf>) {
+    for (path, kind) in visible_entries(dir) {
+        if kind.is_symlink() {
+            targets.extend(path.canonicalize().ok().filter(|target| holds_skill(target)));
+        } else if kind.is_dir() && depth < SKILL_DEPTH {
+            collect_skill_targets(&path, depth + 1, targets);
+        }
+    }
+}
+
+/// Whether a link's target is a skill or a group of skills; deeper than that is not looked.
+fn holds_skill(dir: &Path) -> bool {
+    let is_skill = |dir: &Path| dir.join("SKILL.md").is_file();
+    is_skill(dir) || visible_entries(dir).any(|(path, kind)| kind.is_dir() && is_skill(&path))
+}
+
+fn visible_entries(dir: &Path) -> impl Iterator<Item = (PathBuf, fs::FileType)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().take(SKILL_NAMES);
+    let visible = entries.filter(|entry| {
+        let name = entry.file_name();
+        !name.as_bytes().starts_with(b".") && name != "node_modules"
+    });
+    visible.filter_map(|entry| Some((entry.path(), entry.file_type().ok()?)))
+}
+
+/// How much a directory looks like OpenClaw's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// Surely a state directory: its habits hold.
+    State,
+    /// Perhaps OpenClaw reads it: nothing is left out, and nothing is linked.
+    Guarded,
+    /// Not like OpenClaw's.
+    Plain,
+}
+
+/// How much the directory at `dir` looks like OpenClaw's.
+///
+/// To call a plain directory a state directory would leave out its `tmp` and `tools`: that takes a tell-tale that
+/// nothing else has. To take it for guarded costs only time.
+pub(super) fn looks(dir: &Path) -> Looks {
+    let has = |path: &str| dir.join(path).exists();
+    let has_config = has("openclaw.json") || has("clawdbot.json");
+    let is_named = dir.file_name().is_some_and(|name| habits::is_state_name(name.as_bytes()));
+    if has("state/openclaw.sqlite") || has_sessions(dir) || (has_config && (is_named || has("agents"))) {
+        Looks::State
+    } else if has_config || is_named || (has("AGENTS.md") && has("SOUL.md")) {
+        Looks::Guarded
+    } else {
+        Looks::Plain
+    }
+}
+
+/// The directories right below `dir` that look like OpenClaw's.
+pub(super) fn lookalikes_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().take(LOOKALIKES);
+    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
+    dirs.filter(|dir| looks(dir) != Looks::Plain).collect()
+}
+
+/// How many names of a plain source are looked at.
+const LOOKALIKES: usize = 1_000;
+
+fn has_sessions(dir: &Path) -> bool {
+    let mut agents = fs::read_dir(dir.join("agents")).into_iter().flatten().flatten();
+    agents.any(|agent| {
+        let has = |path: &str| agent.path().join(path).exists();
+        has("sessions/sessions.json") || has("agent/openclaw-agent.sqlite") || has_transcript(&agent.path())
+    })
+}
+
+fn has_transcript(agent: &Path) -> bool {
+    let mut sessions = fs::read_dir(agent.join("sessions")).into_iter().flatten().flatten();
+    sessions.any(|session| session.file_name().as_bytes().ends_with(b".jsonl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agent_names_are_spelled_as_openclaw_spells_them() {
+        let table = [
+            ("main", "main"),
+            (" Main ", "main"),
+            ("a b!c", "a-b-c"),
+            ("--x--", "x"),
+            ("a -b", "a--b"),
+            ("é", "main"),
+            ("", "main"),
+            ("_x", "_x"),
+            ("x-", "x-"),
+        ];
+        for (written, spelled) in table {
+            assert_eq!(agent_id(written), spelled, "{written:?}");
+        }
+        assert_eq!(agent_id(&"a".repeat(80)).len(), 64);
+    }
+}

@@ -1,0 +1,70 @@
+//! What a plan could not take as it stood, without being stopped by it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::root::AssetKind;
+
+/// What a plan could not take as it stood, without being stopped by it. Shown as one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The config, or a file that it includes, cannot be read or understood.
+    BrokenConfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A place that the config or the environment names does not exist.
+    MissingAsset {
+        /// What it would be.
+        kind: AssetKind,
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// An exclude pattern leaves out a whole source.
+    ExcludedRoot {
+        /// The source.
+        path: PathBuf,
+        /// The rule.
+        rule: String,
+    },
+    /// An exclude pattern with an absolute path that touches no source.
+    IdlePattern(String),
+    /// A profile is set, but not the state directory that its gateway has.
+    ProfileWithoutState {
+        /// The profile.
+        profile: String,
+        /// The state directory that OpenClaw itself takes then, and so does this plan.
+        state_dir: PathBuf,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BrokenConfig { path, cause } => write!(
+                f,
+                "{} cannot be understood ({cause}): it is archived as it is, and what it says about workspaces and \
+                 agents is not followed.",
+                path.display()
+            ),
+            Self::MissingAsset { kind, path } => {
+                write!(f, "The {} {} does not exist and is not in the archive.", kind.as_str(), path.display())
+            }
+            Self::ExcludedRoot { path, rule } => write!(f, "{} is left out as a whole ({rule}).", path.display()),
+            Self::IdlePattern(pattern) => write!(
+                f,
+                "The exclude pattern {pattern:?} is an absolute path that touches no source. To match below a source, \
+                 write it without the leading slash, with ./ in front."
+            ),
+            Self::ProfileWithoutState { profile, state_dir } => write!(
+                f,
+                "OPENCLAW_PROFILE is {profile:?} but OPENCLAW_STATE_DIR is not set: this backs up {}. For the profile's \
+                 own state, set OPENCLAW_STATE_DIR.",
+                state_dir.display()
+            ),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Paths below a root, as the bytes that the kernel gave.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::{Serialize, Serializer};
+
+/// A path relative to a root: components joined by `/`, no leading or trailing slash; empty for the root itself.
+///
+/// Bytes, not text: file names on Unix need not be UTF-8. The order is the order of a sorted walk: a directory
+/// comes right before what it holds (`a`, `a/b`, `a-b`), which plain byte order would not give.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RelPath(Box<[u8]>);
+
+impl RelPath {
+    /// The root itself.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// A path from its bytes, which must already have the form described at the type.
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The path of `name` in this directory.
+    pub fn join(&self, name: &[u8]) -> Self {
+        Self(joined(&self.0, name).into())
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The same, for the standard library.
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
+    }
+
+    /// Whether this is the root itself.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// `dir` and `name` joined by a slash; `name` alone below the root.
+pub fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
+    path.extend_from_slice(dir);
+    if !dir.is_empty() && !name.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
+/// Compares two paths component by component, so that a directory comes right before what it holds.
+pub fn walk_order(a: &[u8], b: &[u8]) -> Ordering {
+    a.split(|&c| c == b'/').cmp(b.split(|&c| c == b'/'))
+}
+
+impl Ord for RelPath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        walk_order(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for RelPath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.0))
+    }
+}
+
+impl Serialize for RelPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_bytes(&self.0, serializer)
+    }
+}
+
+/// How bytes that name a file are shown to people: control characters escaped, so that a name can neither break a
+/// line of the report nor speak to the terminal, and what is not UTF-8 as `\xNN`.
+pub fn shown(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+        }
+        text.extend(chunk.invalid().iter().map(|b| format!("\\x{b:02x}")));
+    }
+    text
+}
+
+/// How bytes that name a file are written in JSON, without loss: a string where they are UTF-8, else
+/// `{"hex": "…"}`.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Hex {
+        hex: String,
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => serializer.serialize_str(text),
+        Err(_) => Hex { hex: hex(bytes) }.serialize(serializer),
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The bytes of lower- or upper-case hexadecimal; `None` where it is none.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+    let digits = digits?;
+    let pairs = digits.chunks_exact(2);
+    pairs.remainder().is_empty().then(|| pairs.map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_sorts_right_before_what_it_holds() {
+        let mut paths: Vec<RelPath> =
+            ["a-b", "a/b", "a", "a.b", "b", "a/b/c"].map(|p| RelPath::new(p.as_bytes())).into();
+        paths.sort();
+        let sorted: Vec<String> = paths.iter().map(ToString::to_string).collect();
+        assert_eq!(sorted, ["a", "a/b", "a/b/c", "a-b", "a.b", "b"]);
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_speak_to_the_terminal() {
+        assert_eq!(shown(b"a\nb\x1b[2J\xff"), "a\\nb\\u{1b}[2J\\xff");
+    }
+
+    #[test]
+    fn json_carries_any_name_without_loss() {
+        let json = |b: &[u8]| serde_json::to_string(&RelPath::new(b)).expect("serializes");
+        assert_eq!(json("ä\n".as_bytes()), "\"ä\\n\"");
+        assert_eq!(json(b"\xffa"), r#"{"hex":"ff61"}"#);
+        assert_eq!(unhex("ff61"), Some(vec![0xff, 0x61]));
+        assert_eq!(unhex("ff6"), None);
+        assert_eq!(unhex("zz"), None);
+    }
+}

@@ -1,0 +1,323 @@
+//! What a run says about itself: one JSON object, a superset of what `openclaw backup create --json` prints.
+//!
+//! The same object stands in the archive as `<root>/clawsnap/report.json`; what is not known before the archive is
+//! complete (its length, whether it verified, where it lies) is absent there. The exit code of the command is a pure
+//! function of it: [`Report::exit_code`].
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+
+use crate::relpath::serialize_bytes;
+
+/// The version of the archive's layout, of the inventory and of this report.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Everything that was there is in the archive.
+    Complete,
+    /// The archive was made, with losses that are listed.
+    Lossy,
+    /// There is no archive.
+    #[default]
+    Failed,
+    /// What was asked for makes no sense.
+    Usage,
+    /// The archive was made and did not prove what it holds; it was not published.
+    Unproven,
+    /// Another run works on the same source.
+    Locked,
+    /// The run was cancelled; there is no archive.
+    Cancelled,
+}
+
+/// Whether everything in the archive is of one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// There was a moment at which the source held exactly these names, each bound to the file that was archived.
+    Instant,
+    /// The tree would not rest: the names were collected over a span of time.
+    Window,
+}
+
+/// Bytes that name a file: in JSON a string, or `{"hex": "…"}` where they are not UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathName(pub Vec<u8>);
+
+impl Serialize for PathName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_bytes(&self.0, serializer)
+    }
+}
+
+/// A source as OpenClaw's backups describe it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asset {
+    /// `state`, `config`, `credentials`, `workspace`, …; `tree` for a plain source.
+    pub kind: &'static str,
+    /// Its absolute path.
+    pub source_path: PathName,
+    /// The same with the home directory as `~`.
+    pub display_path: PathName,
+    /// Where it is in the archive.
+    pub archive_path: PathName,
+}
+
+/// Something that the plan left out, or that another source covers.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Skipped {
+    /// What it is.
+    pub kind: String,
+    /// Its absolute path.
+    pub source_path: PathName,
+    /// The same with the home directory as `~`.
+    pub display_path: PathName,
+    /// `covered`, `missing`, or the name of the rule.
+    pub reason: String,
+    /// The source that covers it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered_by: Option<PathName>,
+}
+
+/// An agent's own directory.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentRoot {
+    /// The agent.
+    pub agent_id: String,
+    /// Its directory.
+    pub source_path: PathName,
+}
+
+/// A symbolic link that leads out of the state directory.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalLink {
+    /// Its path in the archive.
+    pub entry_path: PathName,
+    /// Its target.
+    pub linkpath: PathName,
+}
+
+/// One name and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fated {
+    /// The absolute path in the source.
+    pub path: PathName,
+    /// `torn`, `hollow`, `lost`, `departed`, `later`, `prefix` or `excluded`.
+    pub fate: &'static str,
+    /// The reason, or the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Something that would not rest.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestlessPath {
+    /// The absolute path in the source.
+    pub path: PathName,
+    /// `names` or `contents` moved; `young`: the last change was too fresh for the next to show.
+    pub why: &'static str,
+}
+
+/// A name that `openclaw backup restore` would refuse. It is in the archive all the same.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusedName {
+    /// The absolute path in the source.
+    pub path: PathName,
+    /// What is wrong with it there.
+    pub why: String,
+}
+
+/// Names by fate, and what was held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Files, symbolic links and hard links in the archive.
+    pub files: u64,
+    /// Directories in the archive.
+    pub directories: u64,
+    /// Bytes of contents in the archive.
+    pub bytes: u64,
+    /// Whole, as of the freeze.
+    pub kept: u64,
+    /// With what they had at the freeze; grown since.
+    pub prefix: u64,
+    /// Whole, but read after the freeze.
+    pub later: u64,
+    /// Left before the freeze was complete.
+    pub departed: u64,
+    /// Left out by a rule.
+    pub excluded: u64,
+    /// In the archive, but not whole. A loss.
+    pub torn: u64,
+    /// Directories that could not be listed. A loss.
+    pub hollow: u64,
+    /// Not in the archive, though they should be. A loss.
+    pub lost: u64,
+    /// Half-written records that were set aside.
+    pub tails: u64,
+}
+
+impl Counts {
+    /// What counts against the run.
+    pub fn losses(&self) -> u64 {
+        self.torn + self.hollow + self.lost
+    }
+}
+
+/// What a run says about itself.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// When the run began: ISO 8601, UTC, milliseconds.
+    pub created_at: String,
+    /// The one directory that everything in the archive lies in.
+    pub archive_root: String,
+    /// Where the archive lies, or would lie; `-` for standard output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_path: Option<PathName>,
+    /// Nothing was written.
+    pub dry_run: bool,
+    /// Workspaces were wanted.
+    pub include_workspace: bool,
+    /// Only the config was wanted.
+    pub only_config: bool,
+    /// The archive was read back from disk and found equal to its inventory.
+    pub verified: bool,
+    /// The sources.
+    pub assets: Vec<Asset>,
+    /// OpenClaw's agents.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub agent_roots: Vec<AgentRoot>,
+    /// What was planned and is not a source of its own.
+    pub skipped: Vec<Skipped>,
+    /// Names that a rule left out.
+    pub skipped_volatile_count: u64,
+    /// What the user should know, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Symbolic links that lead out of the state directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub external_symbolic_links: Vec<ExternalLink>,
+
+    /// The version of clawsnap.
+    pub version: &'static str,
+    /// [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// How the run ended.
+    pub outcome: Outcome,
+    /// Why, where it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The signal that cancelled the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whether everything is of one instant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistent: Option<Consistency>,
+    /// That instant: seconds since the epoch, with nine decimals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instant: Option<String>,
+    /// What would not rest, if there was no instant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub restless: Vec<RestlessPath>,
+    /// Rounds of listing and checking that the freeze took.
+    pub rounds: u32,
+    /// The width of the freeze, from the first look to the last, in microseconds.
+    pub freeze_microseconds: u64,
+    /// Names by fate.
+    pub counts: Counts,
+    /// Files by the way they were frozen: `link`, `clone`, `hold`, `pin`, `copy`.
+    pub captures: BTreeMap<&'static str, u64>,
+    /// `zstd`, `xz`, `gzip` or `none`, with the level where one was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<String>,
+    /// Length of the archive in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_bytes: Option<u64>,
+    /// BLAKE3 of the inventory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventory_blake3: Option<String>,
+    /// Lines of the inventory: entries of the archive, but for the inventory, the report and the manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventory_entries: Option<u64>,
+    /// What counts against the run: torn, hollow and lost.
+    pub losses: Vec<Fated>,
+    /// Names that left before the freeze was complete.
+    pub departed: Vec<Fated>,
+    /// Names in the archive that moved on after the freeze: `prefix` and `later`.
+    pub moved: Vec<Fated>,
+    /// Names that a rule left out.
+    pub excluded: Vec<Fated>,
+    /// Names that OpenClaw's own restore would refuse.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused_names: Vec<RefusedName>,
+    /// Bytes that are free where the archive goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// Mount points at or below the sources.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<PathName>,
+    /// Wall time of the run in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_milliseconds: Option<u64>,
+    /// The largest resident set of the process in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+}
+
+impl Report {
+    /// The exit code of the command: 0 complete, 1 failed, 2 usage, 3 with losses, 4 unproven, 5 locked, 128 + the
+    /// signal if cancelled by one (1 if cancelled otherwise).
+    pub fn exit_code(&self) -> u8 {
+        match self.outcome {
+            Outcome::Complete => 0,
+            Outcome::Failed => 1,
+            Outcome::Usage => 2,
+            Outcome::Lossy => 3,
+            Outcome::Unproven => 4,
+            Outcome::Locked => 5,
+            Outcome::Cancelled => self.signal.and_then(|signal| u8::try_from(128 + signal).ok()).unwrap_or(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_a_function_of_the_report() {
+        let code = |outcome, signal| Report { outcome, signal, ..Report::default() }.exit_code();
+        for (outcome, expected) in [
+            (Outcome::Complete, 0),
+            (Outcome::Failed, 1),
+            (Outcome::Usage, 2),
+            (Outcome::Lossy, 3),
+            (Outcome::Unproven, 4),
+            (Outcome::Locked, 5),
+            (Outcome::Cancelled, 1),
+        ] {
+            assert_eq!(code(outcome, None), expected);
+        }
+        assert_eq!(code(Outcome::Cancelled, Some(2)), 130);
+        assert_eq!(code(Outcome::Cancelled, Some(15)), 143);
+    }
+
+    #[test]
+    fn the_fields_that_openclaw_prints_keep_their_names() {
+        let json = serde_json::to_value(Report::default()).expect("serializes");
+        for field in [
+            "createdAt", "archiveRoot", "dryRun", "includeWorkspace", "onlyConfig", "verified", "assets", "skipped",
+            "skippedVolatileCount",
+        ] {
+            assert!(json.get(field).is_some(), "{field}");
+        }
+    }
+}

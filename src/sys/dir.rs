@@ -1,0 +1,379 @@
+//! A directory held by descriptor: what happens below it is addressed by single names, or by paths that the kernel
+//! resolves beneath it without following a symbolic link.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{self as kernel, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::file::{Reader, Writer};
+use super::{WANTED, kind, stat};
+use crate::entry::{Kind, Stat, Xattrs};
+use crate::gate::{Gate, Realm, Step, Verb};
+use crate::relpath::RelPath;
+
+/// What an open directory tells the kernel. `NONBLOCK` keeps us from hanging where a fifo took the name.
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+const CREATE: OFlags =
+    OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The longest path that one call may resolve; the kernel's own limit is 4,096 with the terminating zero.
+const LONGEST_PATH: usize = 4_000;
+
+/// Bytes asked of `getdents64` at a time.
+const LISTING_BUFFER: usize = 128 * 1024;
+
+/// A directory held by descriptor.
+#[derive(Clone)]
+pub(crate) struct Dir {
+    fd: Arc<OwnedFd>,
+    gate: Arc<dyn Gate>,
+    realm: Realm,
+    path: RelPath,
+}
+
+/// One name of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: Box<[u8]>,
+    pub(crate) ino: u64,
+    /// `None` where the filesystem does not tell.
+    pub(crate) kind: Option<Kind>,
+}
+
+/// The names of a directory, sorted; complete if there was no trouble.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) names: Vec<Listed>,
+    pub(crate) trouble: Option<io::Error>,
+}
+
+impl Dir {
+    /// Opens the directory at `path`, which must not be a symbolic link itself.
+    pub(crate) fn open(path: &Path, realm: Realm, gate: Arc<dyn Gate>) -> io::Result<Dir> {
+        gate.pass(&Step { verb: Verb::OpenDir, realm, dir: b"", name: b"" })?;
+        let fd = kernel::openat(kernel::CWD, path, DIRECTORY, Mode::empty())?;
+        Ok(Dir { fd: Arc::new(fd), gate, realm, path: RelPath::root() })
+    }
+
+    /// The directory's path below the root that it was opened from.
+    pub(crate) fn path(&self) -> &RelPath {
+        &self.path
+    }
+
+    /// The same directory behind another gate, and for another realm.
+    pub(crate) fn guarded(&self, realm: Realm, gate: Arc<dyn Gate>) -> Dir {
+        Dir { fd: Arc::clone(&self.fd), gate, realm, path: RelPath::root() }
+    }
+
+    /// The gate that this directory's steps pass.
+    pub(crate) fn gate(&self) -> &Arc<dyn Gate> {
+        &self.gate
+    }
+
+    fn pass(&self, verb: Verb, name: &[u8]) -> io::Result<()> {
+        self.gate.pass(&Step { verb, realm: self.realm, dir: self.path.as_bytes(), name })
+    }
+
+    /// Opens a directory anywhere beneath this one. No symbolic link is followed and no `..` obeyed, however the tree
+    /// is rearranged meanwhile.
+    pub(crate) fn open_dir(&self, below: &[u8]) -> io::Result<Dir> {
+        self.pass(Verb::OpenDir, below)?;
+        let fd = if below.is_empty() {
+            Arc::clone(&self.fd)
+        } else {
+            Arc::new(open_beneath(&self.fd, below, DIRECTORY)?)
+        };
+        Ok(Dir { fd, gate: Arc::clone(&self.gate), realm: self.realm, path: self.path.join(below) })
+    }
+
+    /// The parent directory, for staging beside a root.
+    pub(crate) fn open_parent(&self) -> io::Result<Dir> {
+        self.pass(Verb::OpenDir, b"..")?;
+        let fd = kernel::openat(&*self.fd, c"..", DIRECTORY, Mode::empty())?;
+        Ok(Dir { fd: Arc::new(fd), gate: Arc::clone(&self.gate), realm: self.realm, path: RelPath::root() })
+    }
+
+    /// Reads all names but `.` and `..`, from the start.
+    pub(crate) fn list(&self) -> io::Result<Listing> {
+        self.pass(Verb::List, b"")?;
+        kernel::seek(&*self.fd, kernel::SeekFrom::Start(0))?;
+        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut raw = kernel::RawDir::new(&*self.fd, &mut buffer);
+        let mut listing = Listing::default();
+        while let Some(entry) = raw.next() {
+            match entry {
+                Ok(entry) => listing.names.extend(listed(entry.file_name(), entry.ino(), entry.file_type())),
+                Err(error) => {
+                    listing.trouble = Some(error.into());
+                    break;
+                }
+            }
+        }
+        listing.names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(listing)
+    }
+
+    /// The directory's own metadata.
+    pub(crate) fn stat_self(&self) -> io::Result<Stat> {
+        self.pass(Verb::Stat, b"")?;
+        Ok(stat(&kernel::statx(&*self.fd, c"", AtFlags::EMPTY_PATH, WANTED)?))
+    }
+
+    /// The number of the mount that the directory is seen through; bind mounts of one filesystem differ in it.
+    pub(crate) fn mount(&self) -> io::Result<u64> {
+        self.pass(Verb::Stat, b"")?;
+        Ok(kernel::statx(&*self.fd, c"", AtFlags::EMPTY_PATH, WANTED)?.stx_mnt_id)
+    }
+
+    /// The metadata of what `name` is bound to, not following it.
+    pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        self.pass(Verb::Stat, name)?;
+        Ok(stat(&kernel::statx(&*self.fd, name, AtFlags::SYMLINK_NOFOLLOW, WANTED)?))
+    }
+
+    /// Opens a file for reading, without following it, and without touching its access time where that is allowed.
+    pub(crate) fn open_file(&self, name: &[u8]) -> io::Result<Reader> {
+        self.pass(Verb::Open, name)?;
+        let opened = match kernel::openat(&*self.fd, name, READ | OFlags::NOATIME, Mode::empty()) {
+            // Only the owner may ask for that.
+            Err(Errno::PERM) => kernel::openat(&*self.fd, name, READ, Mode::empty())?,
+            other => other?,
+        };
+        Ok(Reader::new(File::from(opened), Arc::clone(&self.gate), self.realm, self.path.join(name)))
+    }
+
+    /// Whether we may read the file `name`, as far as its permissions tell.
+    pub(crate) fn may_read(&self, name: &[u8]) -> bool {
+        let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
+        kernel::accessat(&*self.fd, name, kernel::Access::READ_OK, flags).is_ok()
+    }
+
+    /// The target of a symbolic link.
+    pub(crate) fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        self.pass(Verb::ReadLink, name)?;
+        Ok(kernel::readlinkat(&*self.fd, name, Vec::new())?.into_bytes())
+    }
+
+    /// The extended attributes of the directory itself.
+    pub(crate) fn xattrs(&self) -> io::Result<Xattrs> {
+        self.pass(Verb::Xattr, b"")?;
+        super::file::xattrs(&*self.fd)
+    }
+
+    /// Gives the file `name` a second name in `to`. What is linked is the name as it is: a symbolic link is linked
+    /// itself.
+    pub(crate) fn link(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Link, name)?;
+        Ok(kernel::linkat(&*self.fd, name, &*to.fd, to_name, AtFlags::empty())?)
+    }
+
+    /// Creates a file that must not exist, readable and writable by us alone.
+    pub(crate) fn create(&self, name: &[u8]) -> io::Result<Writer> {
+        self.pass(Verb::Create, name)?;
+        let fd = kernel::openat(&*self.fd, name, CREATE, Mode::RUSR | Mode::WUSR)?;
+        Ok(Writer::new(File::from(fd), Arc::clone(&self.gate), self.realm, self.path.join(name)))
+    }
+
+    /// Creates a file without a name; it is gone with its descriptor unless [`Dir::name_unnamed`] names it.
+    pub(crate) fn create_unnamed(&self) -> io::Result<Writer> {
+        self.pass(Verb::Create, b"")?;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let fd = kernel::openat(&*self.fd, c".", flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(Writer::new(File::from(fd), Arc::clone(&self.gate), self.realm, self.path.clone()))
+    }
+
+    /// Names a file made by [`Dir::create_unnamed`]; fails with `EEXIST` where the name is taken.
+    pub(crate) fn name_unnamed(&self, file: &impl AsFd, name: &[u8]) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        self.pass(Verb::Link, name)?;
+        // `AT_EMPTY_PATH` would need a capability; the way over /proc is open to everybody.
+        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        Ok(kernel::linkat(kernel::CWD, path, &*self.fd, name, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    /// Opens an existing file of ours for locking.
+    pub(crate) fn open_own(&self, name: &[u8]) -> io::Result<File> {
+        self.pass(Verb::Open, name)?;
+        let fd = kernel::openat(&*self.fd, name, READ, Mode::empty())?;
+        Ok(File::from(fd))
+    }
+
+    /// Takes an exclusive lock without waiting; `false` where somebody else holds it.
+    pub(crate) fn lock(&self, file: &File) -> io::Result<bool> {
+        self.pass(Verb::Lock, b"")?;
+        match kernel::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a directory that only we may enter.
+    pub(crate) fn make_dir(&self, name: &[u8]) -> io::Result<()> {
+        self.pass(Verb::MakeDir, name)?;
+        Ok(kernel::mkdirat(&*self.fd, name, Mode::RWXU)?)
+    }
+
+    /// Removes a file's name.
+    pub(crate) fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Unlink, name)?;
+        Ok(kernel::unlinkat(&*self.fd, name, AtFlags::empty())?)
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_dir(&self, name: &[u8]) -> io::Result<()> {
+        self.pass(Verb::RemoveDir, name)?;
+        Ok(kernel::unlinkat(&*self.fd, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Renames within this directory; fails with `EEXIST` where the new name is taken.
+    pub(crate) fn rename_noreplace(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Rename, to)?;
+        Ok(kernel::renameat_with(&*self.fd, from, &*self.fd, to, RenameFlags::NOREPLACE)?)
+    }
+
+    /// Renames within this directory, over whatever has the new name.
+    pub(crate) fn rename_over(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Rename, to)?;
+        Ok(kernel::renameat(&*self.fd, from, &*self.fd, to)?)
+    }
+
+    /// Makes the directory's names durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.pass(Verb::Sync, b"")?;
+        Ok(kernel::fsync(&*self.fd)?)
+    }
+
+    /// Bytes that we could still write here.
+    pub(crate) fn free_space(&self) -> io::Result<u64> {
+        self.pass(Verb::Stat, b"")?;
+        let space = kernel::fstatvfs(&*self.fd)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// Whether the filesystem is mounted read-only.
+    pub(crate) fn is_read_only(&self) -> io::Result<bool> {
+        self.pass(Verb::Stat, b"")?;
+        Ok(kernel::fstatvfs(&*self.fd)?.f_flag.contains(kernel::StatVfsMountFlags::RDONLY))
+    }
+}
+
+fn listed(name: &CStr, ino: u64, file_type: FileType) -> Option<Listed> {
+    let name = name.to_bytes();
+    let kind = (file_type != FileType::Unknown).then(|| kind(file_type));
+    (name != b"." && name != b"..").then(|| Listed { name: name.into(), ino, kind })
+}
+
+/// `openat2` beneath a directory, in steps where the path is longer than the kernel takes.
+fn open_beneath(from: &OwnedFd, below: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let mut held: Option<OwnedFd> = None;
+    let mut rest = below;
+    loop {
+        let (head, tail) = split_path(rest);
+        let opened = open_confined(held.as_ref().unwrap_or(from), head, flags)?;
+        if tail.is_empty() {
+            return Ok(opened);
+        }
+        held = Some(opened);
+        rest = tail;
+    }
+}
+
+/// The longest leading part of `path` that one call can resolve, and the rest.
+fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
+    if path.len() <= LONGEST_PATH {
+        return (path, b"");
+    }
+    match path[..LONGEST_PATH].iter().rposition(|&c| c == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (path, b""),
+    }
+}
+
+fn open_confined(from: &OwnedFd, below: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match kernel::openat2(from, below, flags, Mode::empty(), resolve) {
+        // A kernel before 5.6, or a container whose seccomp profile does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => open_by_component(from, below, flags),
+        // The kernel's word for "something moved while I looked".
+        Err(Errno::AGAIN) => open_by_component(from, below, flags),
+        other => Ok(other?),
+    }
+}
+
+/// The same by hand: one name after the other, none of them a symbolic link.
+fn open_by_component(from: &OwnedFd, below: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let mut held: Option<OwnedFd> = None;
+    for name in below.split(|&c| c == b'/') {
+        if name == b".." {
+            return Err(Errno::XDEV.into());
+        }
+        held = Some(kernel::openat(held.as_ref().unwrap_or(from), name, flags, Mode::empty())?);
+    }
+    held.ok_or_else(|| Errno::NOENT.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::CancelFlag;
+    use std::os::unix::fs::symlink;
+
+    fn open(path: &Path) -> Dir {
+        Dir::open(path, Realm::Source, Arc::new(CancelFlag::new())).expect("opens")
+    }
+
+    #[test]
+    fn no_symlink_and_no_parent_is_followed_beneath_a_directory() {
+        let top = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(top.path().join("root/real/deep")).expect("makes");
+        symlink("../outside", top.path().join("root/out")).expect("links");
+        symlink("real", top.path().join("root/in")).expect("links");
+        let root = open(&top.path().join("root"));
+        assert!(root.open_dir(b"real/deep").is_ok());
+        for refused in [&b"out"[..], b"in", b"in/deep", b"..", b"real/../.."] {
+            assert!(root.open_dir(refused).is_err(), "{}", crate::relpath::shown(refused));
+            assert!(open_by_component(&root.fd, refused, DIRECTORY).is_err());
+        }
+    }
+
+    #[test]
+    fn a_path_longer_than_the_kernel_takes_is_opened_in_steps() {
+        let top = tempfile::tempdir().expect("a directory");
+        let name = [b'n'; 200];
+        let mut held = open(top.path());
+        let root = held.clone();
+        let mut path = Vec::new();
+        for _ in 0..30 {
+            held.make_dir(&name).expect("makes");
+            held = held.open_dir(&name).expect("opens");
+            path = crate::relpath::joined(&path, &name);
+        }
+        assert!(path.len() > 4096);
+        let deep = root.open_dir(&path).expect("opens");
+        assert_eq!(deep.stat_self().expect("stats").id(), held.stat_self().expect("stats").id());
+    }
+
+    #[test]
+    fn a_listing_is_sorted_complete_and_repeatable() {
+        let top = tempfile::tempdir().expect("a directory");
+        for n in 0..3_000 {
+            std::fs::write(top.path().join(format!("f{n:05}")), b"").expect("writes");
+        }
+        let dir = open(top.path());
+        for _ in 0..2 {
+            let listing = dir.list().expect("lists");
+            assert_eq!(listing.names.len(), 3_000);
+            assert!(listing.names.is_sorted_by(|a, b| a.name < b.name));
+        }
+    }
+}

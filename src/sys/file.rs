@@ -1,0 +1,203 @@
+//! Open files: one that is only read, one that is only ours.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use rustix::fs::{self as kernel, Advice, AtFlags};
+use rustix::io::Errno;
+
+use super::{WANTED, stat};
+use crate::entry::{Stat, Xattrs};
+use crate::gate::{Gate, Realm, Step, Verb};
+use crate::relpath::RelPath;
+
+/// A file opened for reading.
+pub(crate) struct Reader {
+    file: File,
+    gate: Arc<dyn Gate>,
+    realm: Realm,
+    path: RelPath,
+}
+
+impl Reader {
+    pub(crate) fn new(file: File, gate: Arc<dyn Gate>, realm: Realm, path: RelPath) -> Self {
+        Self { file, gate, realm, path }
+    }
+
+    fn pass(&self, verb: Verb) -> io::Result<()> {
+        self.gate.pass(&Step { verb, realm: self.realm, dir: b"", name: self.path.as_bytes() })
+    }
+
+    /// Reads at most one buffer's worth from `offset`; 0 at the end.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            self.pass(Verb::Read)?;
+            match self.file.read_at(buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Fills as much of the buffer as the file has from `offset`.
+    pub(crate) fn fill_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_at(&mut buffer[filled..], offset + filled as u64)? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        Ok(filled)
+    }
+
+    /// The open file's metadata.
+    pub(crate) fn stat(&self) -> io::Result<Stat> {
+        self.pass(Verb::Stat)?;
+        Ok(stat(&kernel::statx(&self.file, c"", AtFlags::EMPTY_PATH, WANTED)?))
+    }
+
+    /// The extended attributes.
+    pub(crate) fn xattrs(&self) -> io::Result<Xattrs> {
+        self.pass(Verb::Xattr)?;
+        xattrs(&self.file)
+    }
+
+    /// Tells the kernel that the whole file will be read in order.
+    pub(crate) fn expect_sequential(&self) {
+        // Advice: nothing depends on its being taken.
+        let _advised = kernel::fadvise(&self.file, 0, None, Advice::Sequential);
+    }
+}
+
+/// A file that we created and write.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    file: File,
+    gate: GateRef,
+    realm: Realm,
+    path: RelPath,
+}
+
+/// So that a writer can be shown without showing its gate.
+struct GateRef(Arc<dyn Gate>);
+
+impl std::fmt::Debug for GateRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("gate")
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(file: File, gate: Arc<dyn Gate>, realm: Realm, path: RelPath) -> Self {
+        Self { file, gate: GateRef(gate), realm, path }
+    }
+
+    fn pass(&self, verb: Verb) -> io::Result<()> {
+        self.gate.0.pass(&Step { verb, realm: self.realm, dir: b"", name: self.path.as_bytes() })
+    }
+
+    /// Makes the file a copy of `source` that shares its extents (`FICLONE`).
+    pub(crate) fn clone_from_file(&self, source: &Reader) -> io::Result<()> {
+        self.pass(Verb::Clone)?;
+        Ok(kernel::ioctl_ficlone(&self.file, &source.file)?)
+    }
+
+    /// The written file, for reading it back from its start.
+    pub(crate) fn reader(&self) -> io::Result<Reader> {
+        let file = self.file.try_clone()?;
+        Ok(Reader::new(file, Arc::clone(&self.gate.0), self.realm, self.path.clone()))
+    }
+
+    /// Makes the contents durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.pass(Verb::Sync)?;
+        self.file.sync_all()
+    }
+
+    /// Asks the kernel to forget its cached pages, so that what is read next comes from the disk.
+    pub(crate) fn forget_cache(&self) {
+        // Advice: where it is not taken, reading back proves the page cache, which is what any reader would see.
+        let _advised = kernel::fadvise(&self.file, 0, None, Advice::DontNeed);
+    }
+
+    /// The open file, for locking.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pass(Verb::Write)?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Writer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// All extended attributes that we may read, sorted by name.
+pub(super) fn xattrs(fd: impl AsFd) -> io::Result<Xattrs> {
+    let fd = fd.as_fd();
+    let names = match read_growing(|buffer| kernel::flistxattr(fd, buffer)) {
+        Err(Errno::NOTSUP) => return Ok(Xattrs::new()),
+        other => other?,
+    };
+    let mut found = Xattrs::new();
+    for name in names.split(|&c| c == 0).filter(|name| !name.is_empty()) {
+        match read_growing(|buffer| kernel::fgetxattr(fd, name, buffer)) {
+            Ok(value) => found.push((name.to_vec(), value)),
+            // Removed since it was listed, or not ours to read (`security.*`, `trusted.*`).
+            Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::NOTSUP) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Calls with a larger buffer until the answer fits. The kernel's own limit is 64 KiB.
+fn read_growing(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut small = [0_u8; 256];
+    match call(&mut small) {
+        Ok(length) => return Ok(small[..length].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(error) => return Err(error),
+    }
+    let mut buffer = vec![0; 64 * 1024];
+    let length = call(&mut buffer)?;
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_outgrows_the_first_buffer_is_read_whole() {
+        let answer = |size: usize| {
+            read_growing(move |buffer| {
+                if buffer.len() < size {
+                    return Err(Errno::RANGE);
+                }
+                buffer[..size].fill(7);
+                Ok(size)
+            })
+        };
+        assert_eq!(answer(10).expect("fits"), vec![7; 10]);
+        assert_eq!(answer(5_000).expect("fits at last"), vec![7; 5_000]);
+        assert_eq!(answer(70_000).expect_err("never fits"), Errno::RANGE);
+    }
+}

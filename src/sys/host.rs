@@ -1,0 +1,70 @@
+//! The machine and this process: clocks, limits, identity, randomness.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
+
+use crate::entry::Timestamp;
+use crate::relpath::hex;
+
+fn timestamp(t: Timespec) -> Timestamp {
+    Timestamp { seconds: t.tv_sec, nanos: u32::try_from(t.tv_nsec).unwrap_or(0) }
+}
+
+/// The time of day.
+pub(crate) fn now() -> Timestamp {
+    timestamp(clock_gettime(ClockId::Realtime))
+}
+
+/// The clock that filesystems stamp with: it stands still between two ticks.
+pub(crate) fn coarse_now() -> Timestamp {
+    timestamp(clock_gettime(ClockId::RealtimeCoarse))
+}
+
+/// The length of one tick of [`coarse_now`]: 1 to 10 ms, by the kernel's configuration.
+pub(crate) fn coarse_tick() -> Duration {
+    let t = clock_getres(ClockId::RealtimeCoarse);
+    Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
+}
+
+/// Whose rights the process has.
+pub(crate) fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Raises the soft limit of open descriptors to the hard one; returns the limit in force.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    let current = if setrlimit(Resource::Nofile, limit).is_ok() { limit.maximum } else { before };
+    current.unwrap_or(u64::MAX)
+}
+
+/// `2 * bytes` random hexadecimal digits.
+///
+/// # Errors
+/// Those of `getrandom(2)`.
+pub(crate) fn random_hex(bytes: usize) -> io::Result<String> {
+    let mut buffer = vec![0; bytes];
+    rustix::rand::getrandom(&mut buffer[..], rustix::rand::GetRandomFlags::empty())?;
+    Ok(hex(&buffer))
+}
+
+/// A moment as `YYYYMMDDTHHMMSSZ`, the form in our file names.
+pub(crate) fn utc_stamp(at: Timestamp) -> String {
+    match jiff::Timestamp::new(at.seconds, 0) {
+        Ok(time) => time.strftime("%Y%m%dT%H%M%SZ").to_string(),
+        Err(_) => "00000000T000000Z".to_owned(),
+    }
+}
+
+/// The largest resident set that this process has had, in bytes; 0 where the kernel does not tell.
+pub(crate) fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

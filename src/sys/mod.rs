@@ -1,0 +1,58 @@
+//! The only module that calls the kernel. Every call that touches the outside passes the [`Gate`](crate::gate::Gate).
+
+mod dir;
+mod file;
+mod host;
+
+pub(crate) use dir::{Dir, Listed, Listing};
+pub(crate) use file::{Reader, Writer};
+pub(crate) use rustix::io::Errno;
+pub(crate) use host::{
+    coarse_now, coarse_tick, effective_uid, now, peak_memory, raise_descriptor_limit, random_hex, utc_stamp,
+};
+
+use std::io;
+
+use rustix::fs::{FileType, Statx, StatxFlags, StatxTimestamp};
+
+use crate::entry::{Kind, Stat, Timestamp};
+
+/// What we ask `statx` for: everything in [`Stat`].
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
+
+fn timestamp(t: StatxTimestamp) -> Timestamp {
+    Timestamp { seconds: t.tv_sec, nanos: t.tv_nsec }
+}
+
+fn kind(file_type: FileType) -> Kind {
+    match file_type {
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::BlockDevice | FileType::CharacterDevice => Kind::Device,
+        FileType::RegularFile | FileType::Unknown => Kind::File,
+    }
+}
+
+fn stat(x: &Statx) -> Stat {
+    let mode = u32::from(x.stx_mode);
+    Stat {
+        kind: kind(FileType::from_raw_mode(mode)),
+        mode: mode & 0o7777,
+        uid: x.stx_uid,
+        gid: x.stx_gid,
+        nlink: x.stx_nlink,
+        size: x.stx_size,
+        blocks: x.stx_blocks,
+        ino: x.stx_ino,
+        dev: rustix::fs::makedev(x.stx_dev_major, x.stx_dev_minor),
+        mtime: timestamp(x.stx_mtime),
+        ctime: timestamp(x.stx_ctime),
+    }
+}
+
+/// The errno of an error that came from the kernel, or from a gate that spoke for it.
+pub(crate) fn errno(error: &io::Error) -> Option<rustix::io::Errno> {
+    error.raw_os_error().map(rustix::io::Errno::from_raw_os_error)
+}

@@ -1,0 +1,322 @@
+//! Reads an archive as a stranger would: nothing is believed that the bytes do not say.
+//!
+//! Every entry is held against the inventory, the inventory against report and manifest, and nothing may be missing,
+//! doubled, or beside. What is remembered of an entry is one digest, so memory grows by 32 bytes an entry.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use tar::{Archive, Entry, EntryType};
+
+use crate::archive::{
+    Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, parse_pax, written_time,
+    xattrs_digest,
+};
+use crate::entry::Timestamp;
+use crate::error::{Error, Result};
+use crate::gate;
+use crate::relpath::{shown, walk_order};
+
+/// Longest line of an inventory that is read: two names of a megabyte each, and change.
+const LONGEST_LINE: u64 = 8 * 1024 * 1024;
+
+/// Longest PAX records of one entry: two names, and attributes of 64 KiB each.
+const LONGEST_RECORDS: u64 = 64 * 1024 * 1024;
+
+/// Longest report that is parsed; it lists every name that has a fate worth a line.
+const LONGEST_REPORT: u64 = 4 * 1024 * 1024 * 1024;
+
+/// What an archive proved to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// The one directory that everything lies in.
+    pub(crate) root: String,
+    /// Entries that the inventory lists.
+    pub(crate) entries: u64,
+    /// BLAKE3 of the inventory.
+    pub(crate) inventory: String,
+}
+
+/// Reads a whole archive and proves that it is complete and equal to its inventory.
+///
+/// # Errors
+/// [`Error::Unproven`] with the first thing that is wrong, and where; [`Error::Cancelled`].
+pub(crate) fn prove(input: impl Read) -> Result<Proof> {
+    let mut stranger = Stranger::default();
+    let mut archive = Archive::new(BufReader::with_capacity(256 * 1024, Decoder::new(input).map_err(unreadable)?));
+    // Raw: the records of an entry are read by their lengths, not by lines.
+    for entry in archive.entries().map_err(unreadable)?.raw(true) {
+        stranger.meet(&mut entry.map_err(unreadable)?)?;
+    }
+    nothing_follows(archive.into_inner())?;
+    stranger.conclude()
+}
+
+fn unreadable(error: io::Error) -> Error {
+    if gate::is_cancelled(&error) { Error::Cancelled } else { unproven(format!("it cannot be read: {error}")) }
+}
+
+fn unproven(what: impl AsRef<str>) -> Error {
+    Error::Unproven(format!("the archive is not proven: {}", what.as_ref()))
+}
+
+/// Tar ends with two blocks of zeros: the reader stops at the first, and the second must be there, alone.
+fn nothing_follows(mut rest: impl Read) -> Result<()> {
+    let mut after = Vec::new();
+    rest.by_ref().take(1024).read_to_end(&mut after).map_err(unreadable)?;
+    if after.len() == 512 && after.iter().all(|&byte| byte == 0) {
+        return Ok(());
+    }
+    Err(unproven("its end-of-archive mark is missing or something follows it"))
+}
+
+/// What was seen so far.
+#[derive(Default)]
+struct Stranger {
+    root: Option<Vec<u8>>,
+    records: Option<Records>,
+    seen: Vec<Facts>,
+    entries: u64,
+    last: [Vec<u8>; 2],
+    inventory: Option<String>,
+    reported: Option<String>,
+    declared: Option<String>,
+    manifest_root: Option<String>,
+}
+
+impl Stranger {
+    fn meet<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
+        if entry.header().entry_type() == EntryType::XHeader {
+            return self.records(entry);
+        }
+        let records = self.records.take().unwrap_or_default();
+        let path = records.get(b"path").map_or_else(|| entry.header().path_bytes().into_owned(), <[u8]>::to_vec);
+        let trimmed = path.strip_suffix(b"/").unwrap_or(&path);
+        let below = self.below_root(trimmed)?.to_vec();
+        if self.manifest_root.is_some() {
+            return Err(unproven(format!("{} follows the manifest, which must be last", shown(&below))));
+        }
+        match below.as_slice() {
+            INVENTORY => self.inventory(entry),
+            REPORT => self.report(entry),
+            MANIFEST => self.manifest(entry),
+            _ => self.payload(&below, entry, &records),
+        }
+    }
+
+    /// The PAX records that belong to the next entry.
+    fn records<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
+        let mut text = Vec::new();
+        entry.take(LONGEST_RECORDS).read_to_end(&mut text).map_err(unreadable)?;
+        let records = parse_pax(&text).ok_or_else(|| unproven("it has malformed PAX records"))?;
+        match self.records.replace(records) {
+            None => Ok(()),
+            Some(_) => Err(unproven("it has PAX records that belong to no entry")),
+        }
+    }
+
+    /// The path below the root, which is the same for all entries.
+    fn below_root<'a>(&mut self, path: &'a [u8]) -> Result<&'a [u8]> {
+        let slash = path.iter().position(|&c| c == b'/').ok_or_else(|| unproven(format!("{} lies beside the root", shown(path))))?;
+        let (root, below) = (&path[..slash], &path[slash + 1..]);
+        let known = self.root.get_or_insert_with(|| root.to_vec());
+        if root.is_empty() || known != root {
+            return Err(unproven(format!("{} lies outside the root", shown(path))));
+        }
+        if below.split(|&c| c == b'/').any(|part| part.is_empty() || part == b"." || part == b"..") {
+            return Err(unproven(format!("{} is no plain path", shown(path))));
+        }
+        Ok(below)
+    }
+
+    fn payload<R: Read>(&mut self, below: &[u8], entry: &mut Entry<'_, R>, records: &Records) -> Result<()> {
+        if self.inventory.is_some() {
+            return Err(unproven(format!("{} follows the inventory", shown(below))));
+        }
+        let is_tail = lies_in(below, TAILS);
+        if !is_tail && !lies_in(below, PAYLOAD) {
+            return Err(unproven(format!("{} is nothing that belongs there", shown(below))));
+        }
+        self.in_order(below, is_tail)?;
+        let kind = kind(entry.header().entry_type(), is_tail)
+            .ok_or_else(|| unproven(format!("{} is of a kind that we never write", shown(below))))?;
+        let facts = self.facts(below, kind, entry, records)?;
+        self.seen.push(facts);
+        Ok(())
+    }
+
+    /// Entries come sorted, so none can come twice.
+    fn in_order(&mut self, below: &[u8], is_tail: bool) -> Result<()> {
+        let last = &mut self.last[usize::from(is_tail)];
+        if !last.is_empty() && walk_order(last, below).is_ge() {
+            return Err(unproven(format!("{} comes twice or out of order", shown(below))));
+        }
+        *last = below.to_vec();
+        Ok(())
+    }
+
+    fn facts<R: Read>(&self, below: &[u8], kind: &str, entry: &mut Entry<'_, R>, records: &Records) -> Result<Facts> {
+        let header = entry.header();
+        let mode = header.mode().map_err(unreadable)?;
+        let uid = owner(records, b"uid", header.uid())?;
+        let gid = owner(records, b"gid", header.gid())?;
+        let mtime = match records.get(b"mtime") {
+            Some(text) => String::from_utf8_lossy(text).into_owned(),
+            None => whole_seconds(header.mtime().map_err(unreadable)?),
+        };
+        let link = records.get(b"linkpath").map(<[u8]>::to_vec).or_else(|| header.link_name_bytes().map(|l| l.into_owned()));
+        let link = match (kind, &link) {
+            ("symlink", Some(target)) => Some(&target[..]),
+            ("hardlink", Some(target)) => Some(self.target(target)?),
+            _ => None,
+        };
+        let (size, blake3) = digest(entry).map_err(unreadable)?;
+        let has_contents = matches!(kind, "file" | "tail");
+        Ok(Seen {
+            path: below,
+            kind,
+            size,
+            mode,
+            uid,
+            gid,
+            mtime: &mtime,
+            link,
+            blake3: has_contents.then_some(&blake3),
+            xattrs: xattrs_digest(&records.xattrs()).as_deref(),
+        }
+        .facts())
+    }
+
+    fn target<'a>(&self, target: &'a [u8]) -> Result<&'a [u8]> {
+        let root = self.root.as_deref().unwrap_or_default();
+        let below = target.strip_prefix(root).and_then(|rest| rest.strip_prefix(b"/"));
+        below.ok_or_else(|| unproven(format!("a hard link leads to {}, outside the root", shown(target))))
+    }
+
+    /// Holds the inventory's lines against what was seen, one by one.
+    fn inventory<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
+        if self.inventory.is_some() {
+            return Err(unproven("it has two inventories"));
+        }
+        let mut hashing = HashingLines { reader: BufReader::with_capacity(64 * 1024, entry), hasher: blake3::Hasher::new() };
+        let mut seen = std::mem::take(&mut self.seen).into_iter();
+        let mut count = 0;
+        while let Some(text) = hashing.next_line()? {
+            let line: Line = serde_json::from_slice(&text).map_err(|error| unproven(format!("inventory: {error}")))?;
+            let facts = line.facts().ok_or_else(|| unproven("the inventory has a name that is none"))?;
+            let named = || shown(&line.path.bytes().unwrap_or_default());
+            match seen.next() {
+                Some(met) if met == facts => count += 1,
+                Some(_) => return Err(unproven(format!("{} is not what the inventory says", named()))),
+                None => return Err(unproven(format!("{} is in the inventory only", named()))),
+            }
+        }
+        if seen.next().is_some() {
+            return Err(unproven(format!("it has entries after the {count} that the inventory lists")));
+        }
+        self.entries = count;
+        self.inventory = Some(hashing.hasher.finalize().to_hex().to_string());
+        Ok(())
+    }
+
+    fn report<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
+        let report: serde_json::Value = parse(entry, LONGEST_REPORT, "report")?;
+        self.reported = report["inventoryBlake3"].as_str().map(str::to_owned);
+        Ok(())
+    }
+
+    fn manifest<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
+        let limit = LONGEST_MANIFEST.saturating_mul(256) as u64;
+        let manifest: serde_json::Value = parse(entry, limit, "manifest")?;
+        self.manifest_root = manifest["archiveRoot"].as_str().map(str::to_owned);
+        self.declared = manifest["clawsnap"]["inventoryBlake3"].as_str().map(str::to_owned);
+        if manifest["schemaVersion"] != 1 || self.manifest_root.is_none() {
+            return Err(unproven("its manifest is not of schema version 1"));
+        }
+        Ok(())
+    }
+
+    fn conclude(self) -> Result<Proof> {
+        let root = self.root.ok_or_else(|| unproven("it is empty"))?;
+        let inventory = self.inventory.ok_or_else(|| unproven("it has no inventory: it was cut, or is not ours"))?;
+        let manifest_root = self.manifest_root.ok_or_else(|| unproven("it has no manifest: it was cut"))?;
+        if manifest_root.as_bytes() != root {
+            return Err(unproven("its manifest names another root"));
+        }
+        if self.reported.as_ref() != Some(&inventory) || self.declared.as_ref() != Some(&inventory) {
+            return Err(unproven("its inventory is not the one that its report and its manifest tell"));
+        }
+        Ok(Proof { root: manifest_root, entries: self.entries, inventory })
+    }
+}
+
+fn lies_in(path: &[u8], dir: &[u8]) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| rest.starts_with(b"/"))
+}
+
+fn kind(entry_type: EntryType, is_tail: bool) -> Option<&'static str> {
+    match entry_type {
+        EntryType::Regular if is_tail => Some("tail"),
+        _ if is_tail => None,
+        EntryType::Regular => Some("file"),
+        EntryType::Directory => Some("directory"),
+        EntryType::Symlink => Some("symlink"),
+        EntryType::Link => Some("hardlink"),
+        _ => None,
+    }
+}
+
+fn digest(entry: &mut impl Read) -> io::Result<(u64, String)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut size = 0;
+    loop {
+        match entry.read(&mut buffer)? {
+            0 => return Ok((size, hasher.finalize().to_hex().to_string())),
+            n => {
+                hasher.update(&buffer[..n]);
+                size += n as u64;
+            }
+        }
+    }
+}
+
+fn parse<R: Read>(entry: &mut R, limit: u64, what: &str) -> Result<serde_json::Value> {
+    let limited = BufReader::new(entry.take(limit));
+    serde_json::from_reader(limited).map_err(|error| match error.is_io() {
+        true => unreadable(error.into()),
+        false => unproven(format!("its {what} cannot be parsed: {error}")),
+    })
+}
+
+/// Reads lines of bounded length and hashes every byte of them.
+struct HashingLines<R> {
+    reader: R,
+    hasher: blake3::Hasher,
+}
+
+impl<R: BufRead> HashingLines<R> {
+    fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        self.reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).map_err(unreadable)?;
+        self.hasher.update(&line);
+        match line.last() {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some(line)),
+            Some(_) => Err(unproven("a line of its inventory has no end")),
+        }
+    }
+}
+
+/// The owner that a record tells, else the header.
+fn owner(records: &Records, key: &[u8], header: io::Result<u64>) -> Result<u32> {
+    let told = records.get(key).map(|text| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()));
+    let id = match told {
+        Some(id) => id,
+        None => u32::try_from(header.map_err(unreadable)?).ok(),
+    };
+    id.ok_or_else(|| unproven("an owner is no number of a user or a group"))
+}
+
+fn whole_seconds(seconds: u64) -> String {
+    written_time(Timestamp { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 })
+}

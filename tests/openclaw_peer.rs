@@ -1,0 +1,128 @@
+//! What the real OpenClaw makes of us: it accepts our archives, and its agent does not notice our backups.
+//!
+//! The peer comes from `scripts/peers`. Where it is not installed the tests say so and pass, unless
+//! `CLAWSNAP_REQUIRE_PEERS=1` is set.
+
+mod peer;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::mem::discriminant;
+use std::path::Path;
+
+use peer::{Home, Peer, REPLY, assert_same, below, contents, holds, links};
+use serde_json::Value;
+
+/// A line that only the workspace's AGENTS.md can have put into a prompt.
+const MARKER: &str = "the-house-rule-number-4711";
+
+#[test]
+fn openclaw_verifies_and_restores_the_archives_of_a_state_that_it_wrote() {
+    let Some(peer) = Peer::find() else { return };
+    let home = Home::onboard(peer);
+    home.turn("hi");
+    home.leave_older_session();
+    home.leave_awkward_things();
+    home.hire_helper();
+    home.close_databases();
+    let state = contents(&home.state());
+    let workspace = contents(&home.helpers_workspace());
+    // Both before OpenClaw runs again, for it leaves its databases open when it exits.
+    let archives = ["backup.tar.zst", "backup.tar.gz"].map(|name| home.path(name));
+    for archive in &archives {
+        home.back_up(archive);
+    }
+    assert_same(&contents(&home.state()), &state);
+
+    for archive in &archives {
+        assert_eq!(home.verify(archive)["ok"], true);
+        let restored = home.restore(archive);
+        assert_same(&contents(&below(&restored, &home.state())), &state);
+        assert_same(&contents(&below(&restored, &home.helpers_workspace())), &workspace);
+        assert_remembers_the_turn(&below(&restored, &home.state()));
+    }
+}
+
+/// Since 2026.8 a session is rows in its agent's database.
+fn assert_remembers_the_turn(state: &Path) {
+    let database = fs::read(state.join("agents/main/agent/openclaw-agent.sqlite")).expect("the agent's database");
+    assert!(holds(&database, REPLY), "the restored database does not know the turn's answer");
+}
+
+#[test]
+fn a_real_agent_turn_during_a_slow_backup_reads_its_agents_md() {
+    let Some(peer) = Peer::find() else { return };
+    let home = Home::onboard(peer);
+    home.forgo_memory();
+    add_marker(&home);
+    fill(&home.workspace().join("0-more-than-a-pipe-holds"));
+    home.age_workspace();
+
+    let mut backup = home.hold_backup();
+    let prompt = home.turn("hi");
+    assert!(prompt.contains(MARKER), "the agent did not read its AGENTS.md");
+    assert_eq!(links(&home.agents_md()), 1);
+    assert!(backup.is_running(), "the backup was over before the turn, so this proves nothing");
+
+    let (status, archive) = backup.release();
+    assert!(holds(&archive, MARKER), "the archive has no AGENTS.md");
+    assert!(matches!(status.code(), Some(0 | 3)), "{status}");
+}
+
+/// The test above can fail: this is what the agent would have seen if the backup held a link.
+#[test]
+fn an_agent_does_not_read_an_agents_md_that_has_a_second_link() {
+    let Some(peer) = Peer::find() else { return };
+    let home = Home::onboard(peer);
+    home.forgo_memory();
+    add_marker(&home);
+    fs::hard_link(home.agents_md(), home.path("a-second-link")).expect("a second link");
+
+    let prompt = home.turn("hi");
+
+    assert!(!prompt.contains(MARKER), "OpenClaw reads hard-linked files now: the guard that we plan for is gone");
+}
+
+#[test]
+fn the_report_of_a_backup_says_all_that_openclaw_says_of_its_own() {
+    let Some(peer) = Peer::find() else { return };
+    let home = Home::onboard(peer);
+    home.hire_helper();
+    home.close_databases();
+
+    let ours = home.back_up(&home.path("backup.tar.gz"));
+    let theirs = home.openclaws_report();
+
+    for (field, value) in theirs.as_object().expect("an object") {
+        let said = &ours[field];
+        assert_eq!(discriminant(said), discriminant(value), "{field} is {said}, but {value} there");
+    }
+    for field in ["dryRun", "includeWorkspace", "onlyConfig", "agentRoots"] {
+        assert_eq!(ours[field], theirs[field], "{field}");
+    }
+    assert_eq!(sources(&ours["assets"]), sources(&theirs["assets"]));
+}
+
+/// What each asset is, apart from where it lies in its archive.
+fn sources(assets: &Value) -> Vec<[&Value; 3]> {
+    let assets = assets.as_array().expect("assets").iter();
+    assets.map(|asset| ["kind", "sourcePath", "displayPath"].map(|field| &asset[field])).collect()
+}
+
+fn add_marker(home: &Home) {
+    let mut file = File::options().append(true).open(home.agents_md()).expect("an AGENTS.md");
+    writeln!(file, "\n{MARKER}").expect("a further line");
+}
+
+/// Eight megabytes without a pattern.
+fn fill(path: &Path) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    let bytes: Vec<u8> = words.take(1 << 20).flatten().collect();
+    fs::write(path, bytes).expect("a large file");
+}
