@@ -62,6 +62,22 @@ pub fn create(create: Create, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> 
     report
 }
 
+/// Freezes and lets go again: nothing is archived. The report tells whether the tree came to rest, how long that took,
+/// and how each file would be held.
+pub fn rehearse(request: &Request, options: &freeze::Options, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
+    let begun = Instant::now();
+    let mut report = blank(request, sys::now());
+    report.dry_run = true;
+    let outcome = planned(request, &mut report).and_then(|plan| {
+        let frozen = freeze::freeze(&plan, options, &std::env::temp_dir(), gate, observer)?;
+        let counts = Counts { files: frozen.files, bytes: frozen.bytes, ..Counts::default() };
+        fill(&mut report, &plan, &frozen, Payload { counts, external: Vec::new() });
+        frozen.release()
+    });
+    conclude(&mut report, outcome, begun);
+    report
+}
+
 /// Enters how a run ended into its report.
 pub(crate) fn conclude(report: &mut Report, outcome: Result<()>, begun: Instant) {
     report.elapsed_milliseconds = Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
@@ -345,7 +361,8 @@ fn fill(report: &mut Report, plan: &Plan, frozen: &Frozen, payload: Payload) {
         lost: noted(|fate| matches!(fate, Fate::Lost(_))),
         ..payload.counts
     };
-    counts.kept = counts.files + counts.directories - counts.prefix - counts.later - counts.torn - counts.hollow;
+    let held = counts.files + counts.directories;
+    counts.kept = held.saturating_sub(counts.prefix + counts.later + counts.torn + counts.hollow);
     report.counts = counts;
     report.skipped_volatile_count = counts.excluded;
     if plan.openclaw.is_some() {

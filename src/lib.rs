@@ -39,6 +39,7 @@ pub mod event;
 pub mod fate;
 pub mod freeze;
 pub mod gate;
+mod lines;
 mod naming;
 mod output;
 pub mod plan;
@@ -48,7 +49,7 @@ mod survey;
 mod sys;
 mod verify;
 
-pub use create::{Create, Output, create};
+pub use create::{Create, Output, create, rehearse};
 pub use survey::survey;
 
 #[cfg(feature = "cli")]

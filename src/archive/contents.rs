@@ -10,11 +10,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::record;
 use crate::entry::{Kind, Stat, Xattrs};
 use crate::fate::Fate;
 use crate::freeze::{self, Base, Entry, Fingerprint, Held, Meaning, Node, Staging, meaning};
 use crate::gate::Verb;
+use crate::lines;
 use crate::sys::{self, Reader};
 
 /// Files up to this size are read whole before their header is written.
@@ -119,7 +119,7 @@ impl Reading {
             contents.fate = Fate::Torn("raw database".into());
         }
         let in_flight = entry.marks.hot || contents.fate != Fate::Kept;
-        if in_flight && record::is_lines(&entry.name) {
+        if in_flight && lines::is_lines(&entry.name) {
             set_tail_aside(&mut contents)?;
         }
         Ok(contents)
@@ -266,12 +266,12 @@ fn held(place: Place<'_>) -> io::Result<Reader> {
 /// Cuts a half-written record off, to be archived beside.
 fn set_tail_aside(contents: &mut Contents<'_>) -> io::Result<()> {
     let tail = match &contents.body {
-        Body::Bytes(bytes) => record::torn_tail(contents.size, |buffer, offset| {
+        Body::Bytes(bytes) => lines::torn_tail(contents.size, |buffer, offset| {
             let from = usize::try_from(offset).map_err(io::Error::other)?;
             buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
             Ok(buffer.len())
         }),
-        Body::File(reader) => record::torn_tail(contents.size, |buffer, offset| reader.fill_at(buffer, offset)),
+        Body::File(reader) => lines::torn_tail(contents.size, |buffer, offset| reader.fill_at(buffer, offset)),
     }?;
     contents.size -= tail.as_ref().map_or(0, Vec::len) as u64;
     contents.tail = tail;

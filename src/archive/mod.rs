@@ -17,7 +17,6 @@ mod exact;
 mod inventory;
 mod manifest;
 mod pax;
-mod record;
 mod tarball;
 
 pub use codec::{Codec, Compression};

@@ -153,23 +153,26 @@ mod tests {
     fn without_arguments_the_library_decides() {
         let typed = create("create").expect("parses");
         let (options, default) = (typed.freeze_options(), Options::default());
-        assert_eq!((options.mode, options.settle, options.hot_window), (default.mode, default.settle, default.hot_window));
+        assert_eq!(
+            (options.mode, options.settle, options.hot_window),
+            (default.mode, default.settle, default.hot_window)
+        );
         assert!(typed.sources.is_empty() && typed.output.is_none() && typed.compress.is_none());
     }
 
     #[test]
     fn what_openclaw_takes_is_taken() {
-        for line in [
-            "create --output /x --json --dry-run --verify --only-config",
-            "create --no-include-workspace --output /x",
-        ] {
+        for line in
+            ["create --output /x --json --dry-run --verify --only-config", "create --no-include-workspace --output /x"]
+        {
             assert!(create(line).is_ok(), "{line}");
         }
     }
 
     #[test]
     fn patterns_and_sources_may_be_many() {
-        let typed = create("create a b --exclude *.log --exclude tmp --exclude-from x --exclude-from y").expect("parses");
+        let typed =
+            create("create a b --exclude *.log --exclude tmp --exclude-from x --exclude-from y").expect("parses");
         assert_eq!((typed.sources.len(), typed.exclude.len(), typed.exclude_from.len()), (2, 2, 2));
     }
 

@@ -1,5 +1,7 @@
 //! Where an archive goes if only half of that was said.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::plan::{Environment, Request, plan};
@@ -21,10 +23,11 @@ fn in_a_source(directory: &Path, request: &Request) -> bool {
 
 /// A leading `~` as the shell would have taken it, had it seen it: cron lines quote, and `--output=~/x` hides it.
 pub(super) fn with_home(path: &Path, home: Option<&Path>) -> PathBuf {
-    match (path.strip_prefix("~"), home) {
-        // Joining "" keeps a trailing slash away from what names no directory; `~` alone is one anyway.
-        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home.to_owned(),
-        (Ok(rest), Some(home)) => home.join(rest),
+    let Some(home) = home else { return path.to_owned() };
+    // By bytes, since a trailing slash says that a directory is meant, and `Path` would lose it.
+    match path.as_os_str().as_bytes() {
+        b"~" => home.to_owned(),
+        [b'~', b'/', below @ ..] => home.join(OsStr::from_bytes(below)),
         _ => path.to_owned(),
     }
 }
@@ -34,8 +37,7 @@ mod tests {
     use super::*;
 
     fn request(source: &Path, cwd: &Path) -> Request {
-        let environment =
-            Environment { home: Some("/home/u".into()), cwd: cwd.to_owned(), ..Environment::default() };
+        let environment = Environment { home: Some("/home/u".into()), cwd: cwd.to_owned(), ..Environment::default() };
         Request { sources: vec![source.to_owned()], ..Request::new(environment) }
     }
 
@@ -45,7 +47,12 @@ mod tests {
         let source = source.path().canonicalize().expect("resolves");
         let below = source.join("below");
         std::fs::create_dir(&below).expect("makes a directory");
-        for (cwd, expected) in [("/", "/"), (source.to_str().expect("text"), "/home/u"), (below.to_str().expect("text"), "/home/u"), ("", "/home/u")] {
+        for (cwd, expected) in [
+            ("/", "/"),
+            (source.to_str().expect("text"), "/home/u"),
+            (below.to_str().expect("text"), "/home/u"),
+            ("", "/home/u"),
+        ] {
             assert_eq!(default_directory(&request(&source, Path::new(cwd))), Path::new(expected), "{cwd}");
         }
         assert_eq!(default_directory(&request(Path::new("/no/such"), &below)), below);
@@ -53,8 +60,10 @@ mod tests {
 
     #[test]
     fn a_tilde_that_the_shell_did_not_see_is_the_home_directory() {
-        for (typed, meant) in [("~", "/h"), ("~/x/y", "/h/x/y"), ("~other/x", "~other/x"), ("a/~/b", "a/~/b"), ("/x", "/x")] {
-            assert_eq!(with_home(Path::new(typed), Some(Path::new("/h"))), Path::new(meant));
+        for (typed, meant) in
+            [("~", "/h"), ("~/x/y/", "/h/x/y/"), ("~other/x", "~other/x"), ("a/~/b", "a/~/b"), ("/x", "/x")]
+        {
+            assert_eq!(with_home(Path::new(typed), Some(Path::new("/h"))).as_os_str(), meant);
         }
         assert_eq!(with_home(Path::new("~/x"), None), Path::new("~/x"));
     }

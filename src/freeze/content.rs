@@ -98,7 +98,7 @@ pub(crate) fn read(reader: &Reader) -> io::Result<Reading<Vec<u8>>> {
 
 /// Copies the first `length` bytes of a file into staging; what it lacks of them is zeros.
 pub(crate) fn copy_prefix(reader: &Reader, staging: &Staging, length: u64) -> io::Result<Staged> {
-    let place = staging.place(0);
+    let place = staging.place(0)?;
     let mut to = staging.create_file(place)?;
     let copied = copy_once(reader, &mut to, length)?;
     io::copy(&mut io::repeat(0).take(length - copied), &mut to)?;
@@ -107,7 +107,7 @@ pub(crate) fn copy_prefix(reader: &Reader, staging: &Staging, length: u64) -> io
 
 /// Copies a whole file into staging, again if it moved meanwhile, a few times.
 pub(crate) fn copy(reader: &Reader, staging: &Staging, worker: usize) -> io::Result<Reading<Staged>> {
-    let place = staging.place(worker);
+    let place = staging.place(worker)?;
     let mut attempt = || {
         staging.give_up(place);
         let before = reader.stat()?;

@@ -207,7 +207,7 @@ pub(crate) fn freeze(
             memory: Pool::new(HOLD_BUDGET),
             descriptors: Pool::new(descriptors),
         },
-        places: Places::new(u16::try_from(workers).unwrap_or(1), spool),
+        places: Places::new(workers, spool),
         observer,
         nodes: Mutex::default(),
         suspects: Mutex::default(),

@@ -20,7 +20,7 @@ pub(crate) struct Place {
 
 /// All staging directories of a run.
 pub(crate) struct Places {
-    shards: u16,
+    workers: usize,
     spool: PathBuf,
     made: Mutex<Made>,
 }
@@ -33,8 +33,8 @@ struct Made {
 
 impl Places {
     /// No staging directory yet. Copies from a mount that cannot have one go to a staging directory in `spool`.
-    pub(crate) fn new(shards: u16, spool: &Path) -> Self {
-        Self { shards, spool: spool.to_owned(), made: Mutex::default() }
+    pub(crate) fn new(workers: usize, spool: &Path) -> Self {
+        Self { workers, spool: spool.to_owned(), made: Mutex::default() }
     }
 
     /// The place for what is seen through `mount`, of which `dir` is the topmost directory that we met.
@@ -61,12 +61,12 @@ impl Places {
     fn create(&self, mount: u64, dir: &Dir) -> io::Result<Arc<Staging>> {
         let parent = dir.open_parent().and_then(|parent| Ok((parent.mount()? == mount).then_some(parent)));
         let beside = match parent {
-            Ok(Some(parent)) => Staging::create(&parent, self.shards),
+            Ok(Some(parent)) => Staging::create(&parent, self.workers),
             Ok(None) => Err(io::Error::other("the parent is on another mount")),
             Err(error) => Err(error),
         };
         match beside {
-            Err(error) if !gate::is_cancelled(&error) => Staging::create(dir, self.shards),
+            Err(error) if !gate::is_cancelled(&error) => Staging::create(dir, self.workers),
             other => other,
         }
     }
@@ -74,7 +74,7 @@ impl Places {
     fn spool(&self, made: &mut Made, like: &Dir) -> io::Result<Option<Arc<Staging>>> {
         if made.spool.is_none() {
             let dir = Dir::open(&self.spool, Realm::Staging, Arc::clone(like.gate()));
-            made.spool = Some(tolerate(dir.and_then(|dir| Staging::create(&dir, self.shards)))?);
+            made.spool = Some(tolerate(dir.and_then(|dir| Staging::create(&dir, self.workers)))?);
         }
         Ok(made.spool.clone().flatten())
     }

@@ -65,23 +65,12 @@ impl<R: Read> Decoder<R> {
     /// an archive of no bytes is a cut one whatever it was to be.
     pub(crate) fn new(source: R) -> io::Result<Self> {
         let source_failed = Arc::new(AtomicBool::new(false));
-        let mut source = Source {
-            inner: source,
-            failed: Arc::clone(&source_failed),
-        };
+        let mut source = Source { inner: source, failed: Arc::clone(&source_failed) };
         let mut start = Vec::new();
-        source
-            .by_ref()
-            .take(LONGEST_MAGIC)
-            .read_to_end(&mut start)?;
+        source.by_ref().take(LONGEST_MAGIC).read_to_end(&mut start)?;
         let codec = sniff(&start)?;
         let input = BufReader::with_capacity(READ_AHEAD, Cursor::new(start).chain(source));
-        Ok(Self {
-            codec,
-            format: Format::new(codec, input)?,
-            source_failed,
-            broken: false,
-        })
+        Ok(Self { codec, format: Format::new(codec, input)?, source_failed, broken: false })
     }
 
     /// What the input is compressed with.
@@ -145,9 +134,7 @@ fn sniff(start: &[u8]) -> io::Result<Codec> {
     Ok(Codec::None)
 }
 
-fn zstd_decoder<R: Read>(
-    input: Input<R>,
-) -> io::Result<zstd::stream::read::Decoder<'static, Input<R>>> {
+fn zstd_decoder<R: Read>(input: Input<R>) -> io::Result<zstd::stream::read::Decoder<'static, Input<R>>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG)?;
     Ok(decoder)

@@ -27,12 +27,17 @@ const LDM_BUCKET_LOG: u32 = 3;
 
 /// Compresses what is written to it into a sink.
 ///
-/// Input is gathered into blocks of 1 MiB, and the sink is written from the caller's thread only,
-/// with `write_all`. Memory with two threads at the default levels, in MB: zstd @ZSTDMEM@, xz @XZ3@, gzip
-/// @GZMEM@, none 1.
+/// Input is gathered into blocks of 1 MiB. The sink is written with `write_all`, on the caller's
+/// thread only.
 ///
-/// Dropping an encoder stops and joins its threads and leaves the stream without its end. After the
-/// first error (or a panic in the sink) every further call fails, and the sink is not written again.
+/// Peak memory of a whole process on two threads, measured, in MB: zstd 153 up to level 3 (the window
+/// alone is 134), 165 at 6, 201 at 9, 450 at 19; xz 12 at 0, 104 at 3, 254 at 6, 664 at 9; gzip 25.
+/// More threads cost zstd and gzip a few MB each, xz about half of its figure each.
+///
+/// Dropping an encoder stops and joins its threads and leaves the stream without its end. It waits
+/// for the blocks at work: some hundredths of a second at the default levels, seconds from zstd:15
+/// on, half a minute at zstd:19. After the first error (or a panic in the sink) every further call
+/// fails, and the sink is not written again.
 pub(crate) struct Encoder<W: Write> {
     sink: W,
     engine: Engine,
@@ -67,10 +72,7 @@ impl<W: Write> Encoder<W> {
 
     /// The only way to the sink. Whatever does not come back with success leaves the encoder broken:
     /// what a codec had taken in but not put out is lost, so nothing after it may be written.
-    fn attempt(
-        &mut self,
-        step: impl FnOnce(&mut Engine, &[u8], &mut dyn Write) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn attempt(&mut self, step: impl FnOnce(&mut Engine, &[u8], &mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         if self.broken {
             return Err(io::Error::other("compression has failed before"));
         }
@@ -155,11 +157,7 @@ fn zstd_encoder(level: i32, threads: u32) -> io::Result<raw::Encoder<'static>> {
     Ok(encoder)
 }
 
-fn zstd_push(
-    encoder: &mut raw::Encoder<'static>,
-    block: &[u8],
-    sink: &mut dyn Write,
-) -> io::Result<()> {
+fn zstd_push(encoder: &mut raw::Encoder<'static>, block: &[u8], sink: &mut dyn Write) -> io::Result<()> {
     let mut input = InBuffer::around(block);
     let mut room = Vec::with_capacity(ROOM);
     while input.pos() < block.len() {
@@ -169,11 +167,7 @@ fn zstd_push(
     Ok(())
 }
 
-fn zstd_end(
-    encoder: &mut raw::Encoder<'static>,
-    block: &[u8],
-    sink: &mut dyn Write,
-) -> io::Result<()> {
+fn zstd_end(encoder: &mut raw::Encoder<'static>, block: &[u8], sink: &mut dyn Write) -> io::Result<()> {
     zstd_push(encoder, block, sink)?;
     let mut room = Vec::with_capacity(ROOM);
     let mut left = 1;
@@ -192,12 +186,7 @@ fn xz_encoder(level: u32, threads: u32) -> io::Result<Stream> {
 }
 
 /// Feeds `input` to the end; with `Action::Finish`, also takes all output to the stream's end.
-fn xz_code(
-    stream: &mut Stream,
-    input: &[u8],
-    action: Action,
-    sink: &mut dyn Write,
-) -> io::Result<()> {
+fn xz_code(stream: &mut Stream, input: &[u8], action: Action, sink: &mut dyn Write) -> io::Result<()> {
     let start = stream.total_in();
     let mut room = Vec::with_capacity(ROOM);
     loop {

@@ -92,12 +92,8 @@ impl ParallelGzip {
     fn submit(&mut self, block: &[u8], flush: FlushCompress) -> io::Result<()> {
         let (reply, answer) = mpsc::sync_channel(1);
         let tail = block[block.len().saturating_sub(WINDOW)..].to_vec();
-        let job = Job {
-            dictionary: std::mem::replace(&mut self.dictionary, tail),
-            block: block.to_vec(),
-            flush,
-            reply,
-        };
+        let job =
+            Job { dictionary: std::mem::replace(&mut self.dictionary, tail), block: block.to_vec(), flush, reply };
         let jobs = self.jobs.as_ref().ok_or_else(worker_lost)?;
         jobs.send(job).map_err(|_| worker_lost())?;
         self.pending.push_back(answer);
@@ -223,9 +219,7 @@ mod tests {
         let mut gzip = ParallelGzip::new(99, 2).expect("threads");
         let mut member = Vec::new();
         let pushed = (0..9).try_for_each(|_| gzip.push(b"lost", &mut member));
-        let error = pushed
-            .and_then(|()| gzip.end(b"", &mut member))
-            .expect_err("workers died");
+        let error = pushed.and_then(|()| gzip.end(b"", &mut member)).expect_err("workers died");
         assert_eq!(error.to_string(), "a gzip thread has died");
         assert!(member.is_empty());
     }

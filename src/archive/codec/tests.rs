@@ -13,8 +13,7 @@ const COMPRESSED: [Codec; 3] = [Codec::Zstd, Codec::Xz, Codec::Gzip];
 // ── What is typed ──────────────────────────────────────────────────────────────────────────────
 
 fn parse(text: &str) -> Result<Compression, String> {
-    text.parse()
-        .map_err(|error: super::InvalidCompression| error.to_string())
+    text.parse().map_err(|error: super::InvalidCompression| error.to_string())
 }
 
 #[test]
@@ -42,10 +41,7 @@ fn a_refused_compression_names_what_is_wrong_and_what_is_accepted() {
         assert_eq!(message(&format!("zstd:{level}")), zstd_range(level));
     }
     assert_eq!(message("xz:10"), "xz takes a level from 0 to 9, not \"10\"");
-    assert_eq!(
-        message("gzip:0"),
-        "gzip takes a level from 1 to 9, not \"0\""
-    );
+    assert_eq!(message("gzip:0"), "gzip takes a level from 1 to 9, not \"0\"");
     assert_eq!(message("none:1"), "none takes no level, not even \"1\"");
 }
 
@@ -59,16 +55,7 @@ fn a_file_name_promises_its_codec_by_its_ending() {
     assert_eq!(codec("a.tzst"), Some(Codec::Zstd));
     assert_eq!(codec("a.txz"), Some(Codec::Xz));
     assert_eq!(codec("A.TGZ"), Some(Codec::Gzip));
-    for name in [
-        "a.zst",
-        "a.tar.bz2",
-        "a",
-        "",
-        "/",
-        "a.tar.gz/..",
-        "tar",
-        "a.tar.gz.part",
-    ] {
+    for name in ["a.zst", "a.tar.bz2", "a", "", "/", "a.tar.gz/..", "tar", "a.tar.gz.part"] {
         assert_eq!(codec(name), None, "{name}");
     }
 }
@@ -76,9 +63,7 @@ fn a_file_name_promises_its_codec_by_its_ending() {
 #[test]
 fn every_default_level_is_accepted() {
     for codec in Codec::ALL {
-        let level = Compression::from(codec)
-            .effective_level()
-            .expect("a default");
+        let level = Compression::from(codec).effective_level().expect("a default");
         assert_eq!(level.is_some(), codec.levels().is_some());
         assert!(level.is_none_or(|level| codec.levels().is_some_and(|all| all.contains(&level))));
     }
@@ -86,19 +71,9 @@ fn every_default_level_is_accepted() {
 
 #[test]
 fn a_level_out_of_range_is_refused_before_anything_is_written() {
-    for (codec, level) in [
-        (Codec::Zstd, 20),
-        (Codec::Xz, -1),
-        (Codec::Gzip, 0),
-        (Codec::None, 1),
-    ] {
-        let compression = Compression {
-            codec,
-            level: Some(level),
-        };
-        let error = Encoder::new(io::sink(), compression, 1)
-            .err()
-            .expect("refused");
+    for (codec, level) in [(Codec::Zstd, 20), (Codec::Xz, -1), (Codec::Gzip, 0), (Codec::None, 1)] {
+        let compression = Compression { codec, level: Some(level) };
+        let error = Encoder::new(io::sink(), compression, 1).err().expect("refused");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }
@@ -142,11 +117,7 @@ fn extend_with_json(data: &mut Vec<u8>, stretch: usize, random: &mut Random) {
     let end = data.len() + stretch;
     while data.len() < end {
         let (id, words) = (random.next(), random.below(900));
-        writeln!(
-            data,
-            r#"{{"type":"message","id":"{id:016x}","usage":{{"output":{words}}}}}"#
-        )
-        .expect("memory");
+        writeln!(data, r#"{{"type":"message","id":"{id:016x}","usage":{{"output":{words}}}}}"#).expect("memory");
     }
 }
 
@@ -176,24 +147,18 @@ fn assert_round_trip(data: &[u8], text: &str, threads: u32) {
     let archive = compress_with(data, compression, threads);
     let (codec, back) = decompress(&archive).expect("whole");
     assert_eq!(codec, compression.codec);
-    assert!(
-        back == data,
-        "{text} on {threads} threads, {} bytes",
-        data.len()
-    );
+    assert!(back == data, "{text} on {threads} threads, {} bytes", data.len());
 }
 
 #[test]
 fn what_goes_in_comes_out() {
     let data = mixed_data(5 << 20);
-    let texts = [
-        "zstd", "zstd:1", "zstd:7", "xz", "xz:0", "gzip", "gzip:1", "gzip:9", "none",
-    ];
+    let texts = ["zstd", "zstd:1", "zstd:7", "xz", "xz:1", "gzip", "gzip:1", "gzip:9", "none"];
     for text in texts {
-        for threads in [0, 1, 2, 5] {
+        for threads in [1, 2, 5] {
             assert_round_trip(&data, text, threads);
         }
-        assert_round_trip(b"x", text, 2);
+        assert_round_trip(b"x", text, 0);
     }
 }
 
@@ -209,13 +174,7 @@ fn the_highest_levels_work() {
 fn lengths_around_a_block_come_back() {
     let data = mixed_data((2 << 20) + 1);
     for codec in Codec::ALL {
-        for length in [
-            (1 << 20) - 1,
-            1 << 20,
-            (1 << 20) + 1,
-            2 << 20,
-            (2 << 20) + 1,
-        ] {
+        for length in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, 2 << 20, (2 << 20) + 1] {
             assert_round_trip(&data[..length], codec.name(), 2);
         }
     }
@@ -234,17 +193,18 @@ fn nothing_is_a_valid_stream_too() {
 fn the_bytes_do_not_depend_on_writes_flushes_or_threads() {
     let data = mixed_data(5 << 20);
     let mut random = Random(7);
-    for codec in Codec::ALL {
-        let expected = compress(&data, codec);
+    for text in ["zstd", "xz:0", "gzip", "none"] {
+        let compression = parse(text).expect("valid");
+        let expected = compress_with(&data, compression, 2);
         for threads in [1, 2, 3, 8] {
-            let split = compress_in_pieces(&data, codec, threads, &mut random);
-            assert!(split == expected, "{codec} on {threads} threads");
+            let split = compress_in_pieces(&data, compression, threads, &mut random);
+            assert!(split == expected, "{text} on {threads} threads");
         }
     }
 }
 
-fn compress_in_pieces(data: &[u8], codec: Codec, threads: u32, random: &mut Random) -> Vec<u8> {
-    let mut encoder = encoder(Vec::new(), codec, threads);
+fn compress_in_pieces(data: &[u8], compression: Compression, threads: u32, random: &mut Random) -> Vec<u8> {
+    let mut encoder = Encoder::new(Vec::new(), compression, threads).expect("an encoder");
     encoder.write_all(b"").expect("nothing written");
     let mut rest = data;
     while !rest.is_empty() {
@@ -316,18 +276,17 @@ fn an_archive_cut_anywhere_is_refused() {
 #[test]
 fn an_archive_cut_between_its_blocks_is_refused() {
     let data = mixed_data(5 << 20);
-    for codec in COMPRESSED {
+    for text in ["zstd", "xz:0", "gzip"] {
+        let compression = parse(text).expect("valid");
         let written = Arc::new(Mutex::new(Shared::default()));
-        let mut encoder = encoder(Tap(Arc::clone(&written)), codec, 2);
+        let sink = Tap(Arc::clone(&written));
+        let mut encoder = Encoder::new(sink, compression, 2).expect("an encoder");
         encoder.write_all(&data).expect("written");
         encoder.finish().expect("finished");
         let written = written.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, cuts) = written.writes.split_last().expect("writes");
         for &length in cuts {
-            assert_refused(
-                &written.bytes[..length],
-                &format!("{codec} cut at {length}"),
-            );
+            assert_refused(&written.bytes[..length], &format!("{text} cut at {length}"));
         }
     }
 }
@@ -338,10 +297,7 @@ fn a_cut_archive_says_that_it_ends_too_early() {
         let archive = compress(&mixed_data(3_000), codec);
         let error = decompress(&archive[..archive.len() / 2]).expect_err("cut");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert_eq!(
-            error.to_string(),
-            format!("the {codec} stream ends too early")
-        );
+        assert_eq!(error.to_string(), format!("the {codec} stream ends too early"));
     }
 }
 
@@ -374,10 +330,7 @@ fn bits_flipped_in_a_large_archive_are_refused_or_change_nothing() {
             let byte = 6 + random.below(archive.len() - 6);
             damaged[byte] ^= 1 << random.below(8);
             let back = decompress(&damaged);
-            assert!(
-                back.is_err() || back.is_ok_and(|(_, back)| back == data),
-                "{codec} {byte}"
-            );
+            assert!(back.is_err() || back.is_ok_and(|(_, back)| back == data), "{codec} {byte}");
         }
     }
 }
@@ -385,12 +338,7 @@ fn bits_flipped_in_a_large_archive_are_refused_or_change_nothing() {
 #[test]
 fn bytes_behind_the_end_are_refused() {
     for codec in COMPRESSED {
-        for garbage in [
-            &b"x"[..],
-            b"\x1f",
-            b"not an archive at all, and long",
-            &[1; 200_000],
-        ] {
+        for garbage in [&b"x"[..], b"\x1f", b"not an archive at all, and long", &[1; 200_000]] {
             let mut archive = compress(&mixed_data(3_000), codec);
             archive.extend_from_slice(garbage);
             assert_refused(&archive, &format!("{codec} and {} bytes", garbage.len()));
@@ -544,10 +492,7 @@ fn a_dropped_encoder_leaves_a_stream_that_no_decoder_takes_for_whole() {
                 assert!(!output.status.success(), "stock {what}");
             }
         }
-        assert!(
-            !dropped_after(&data, compression).is_empty(),
-            "{compression}: no test"
-        );
+        assert!(!dropped_after(&data, compression).is_empty(), "{compression}: no test");
     }
     assert_eq!(dropped_after(&data[..5 << 20], "none").len(), 5 << 20);
 }
@@ -585,18 +530,10 @@ fn a_sink_error_comes_back_and_ends_all_writing() {
     for compression in ["zstd:1", "xz:0", "gzip:1", "none"] {
         for room in [0, 1, 9, 11, 100_000, 1_000_000] {
             let late = Arc::new(Mutex::new(0));
-            let sink = Failing {
-                room,
-                failed: false,
-                late: Arc::clone(&late),
-            };
+            let sink = Failing { room, failed: false, late: Arc::clone(&late) };
             let error = feed_until_error(sink, compression, &data);
             assert_eq!(error.raw_os_error(), Some(28), "{compression} after {room}");
-            assert_eq!(
-                *late.lock().expect("one thread"),
-                0,
-                "{compression} after {room}"
-            );
+            assert_eq!(*late.lock().expect("one thread"), 0, "{compression} after {room}");
         }
     }
 }
@@ -619,15 +556,9 @@ fn feed_until_error(sink: Failing, compression: &str, data: &[u8]) -> io::Error 
 fn an_error_while_finishing_ends_all_writing() {
     let late = Arc::new(Mutex::new(0));
     for codec in Codec::ALL {
-        let sink = Failing {
-            room: 5,
-            failed: false,
-            late: Arc::clone(&late),
-        };
+        let sink = Failing { room: 5, failed: false, late: Arc::clone(&late) };
         let mut encoder = encoder(sink, codec, 2);
-        encoder
-            .write_all(b"shorter than a block")
-            .expect("gathered");
+        encoder.write_all(b"shorter than a block").expect("gathered");
         let error = encoder.finish().err().expect("finishing fails");
         assert_eq!(error.raw_os_error(), Some(28), "{codec}");
     }
@@ -655,9 +586,7 @@ impl Write for Explosive {
 fn an_encoder_whose_sink_panicked_writes_no_more() {
     let late = Arc::new(Mutex::new(0));
     let mut encoder = encoder(Explosive(false, Arc::clone(&late)), Codec::None, 1);
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        encoder.write_all(&mixed_data(1 << 20))
-    }));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| encoder.write_all(&mixed_data(1 << 20))));
     assert!(caught.is_err());
     encoder.finish().err().expect("never finishes");
     assert_eq!(*late.lock().expect("one thread"), 0);
@@ -677,12 +606,8 @@ fn finish_flushes_the_sink() {
 
 /// Runs a stock tool on `input`, or says that it is missing.
 fn run_stock(tool: &str, arguments: &[&str], input: &[u8]) -> Option<std::process::Output> {
-    let spawned = Command::new(tool)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    let spawned =
+        Command::new(tool).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let Ok(mut child) = spawned else {
         eprintln!("skipped: no stock {tool} here");
         return None;
@@ -757,17 +682,12 @@ fn stock_xz_sees_one_stream_of_several_blocks_with_crc64() {
         return;
     };
     let count = |label: &str| {
-        let line = listing
-            .lines()
-            .find(|line| line.trim_start().starts_with(label));
+        let line = listing.lines().find(|line| line.trim_start().starts_with(label));
         let number = line.and_then(|line| line.split_whitespace().last());
         number.and_then(|number| number.parse::<u32>().ok())
     };
     assert_eq!(count("Streams:"), Some(1), "{listing}");
-    assert!(
-        count("Blocks:").is_some_and(|blocks| blocks > 1),
-        "{listing}"
-    );
+    assert!(count("Blocks:").is_some_and(|blocks| blocks > 1), "{listing}");
     assert!(listing.contains("CRC64"), "{listing}");
 }
 

@@ -1,0 +1,92 @@
+//! The end of a run: what is printed, where, and how the process ends.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+
+use super::intent::Destination;
+use super::page;
+use super::signals::Signals;
+use super::{dry_run, summary, terminal};
+use crate::report::{Outcome, Report};
+
+/// Who wants to see what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Show {
+    /// One JSON object on standard output.
+    pub(super) json: bool,
+    /// Nothing, unless something is lost or fails.
+    pub(super) quiet: bool,
+    /// The archive goes to standard output, so the report cannot.
+    pub(super) archive_on_stdout: bool,
+}
+
+impl Show {
+    /// Who wants to see what, given where the archive goes.
+    pub(super) fn new(json: bool, quiet: bool, destination: &Destination) -> Self {
+        Self { json, quiet, archive_on_stdout: *destination == Destination::Stdout }
+    }
+
+    /// Prints what `report` has to say, and tells how the process shall end.
+    pub(super) fn end(self, report: &Report) -> ExitCode {
+        if self.json {
+            json(report);
+        }
+        match report.outcome {
+            Outcome::Complete | Outcome::Lossy => self.made(report),
+            _ => self.failed(report),
+        }
+        if let Some(signal) = report.signal.and_then(|number| Signal::try_from(number).ok()) {
+            Signals::die_by(signal);
+        }
+        ExitCode::from(report.exit_code())
+    }
+
+    fn made(self, report: &Report) {
+        match (self.json, self.quiet) {
+            (true, false) => {}
+            (_, true) => summary::of_losses(report).into_iter().for_each(|line| complain(&line)),
+            _ if self.archive_on_stdout => print(io::stderr(), |paint| text(report, paint)),
+            _ => print(io::stdout(), |paint| text(report, paint)),
+        }
+    }
+
+    fn failed(self, report: &Report) {
+        if !self.quiet {
+            report.warnings.iter().for_each(|warning| complain(&format!("warning: {}", page::line(warning))));
+        }
+        let label = terminal::paint(&io::stderr()).bad("error");
+        complain(&format!("{label}: {}", page::line(report.error.as_deref().unwrap_or("failed"))));
+        if self.archive_on_stdout && report.counts.files > 0 {
+            complain("What went to standard output is no archive.");
+        }
+    }
+}
+
+fn text(report: &Report, paint: terminal::Paint) -> String {
+    if report.dry_run { dry_run::of(report, paint) } else { summary::of(report, paint) }
+}
+
+fn print(mut stream: impl Write + IsTerminal, text: impl FnOnce(terminal::Paint) -> String) {
+    let text = text(terminal::paint(&stream));
+    delivered(stream.write_all(text.as_bytes()).and_then(|()| stream.flush()));
+}
+
+fn json(report: &Report) {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let written = serde_json::to_writer_pretty(&mut out, report).map_err(io::Error::from);
+    delivered(written.and_then(|()| writeln!(out)).and_then(|()| out.flush()));
+}
+
+/// A report that nobody reads does not change what was done: the exit code stays.
+fn delivered(written: io::Result<()>) {
+    if let Err(error) = written {
+        complain(&format!("warning: the report could not be written: {error}"));
+    }
+}
+
+/// A line on standard error. If that is closed, nobody is left to be told.
+fn complain(line: &str) {
+    let _told = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,94 @@
+//! Signals that ask the command to end, without a handler: they are held back from every thread, and one thread waits
+//! for them.
+//!
+//! The first cancels the run, which then removes what it made; a second one leaves at once. When the clean-up is done
+//! the first is raised again with its default action, so that whoever waits for us sees a death by that signal.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
+
+use color_eyre::eyre::{Result, WrapErr};
+use nix::sys::signal::{SigSet, Signal, raise};
+
+/// The signals that ask a command to end. Who typed Ctrl-\ wants a core dump, not a clean-up: SIGQUIT is left alone.
+const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// The signals that end a run, held back.
+pub(super) struct Signals {
+    held: SigSet,
+    first: Arc<AtomicI32>,
+}
+
+impl Signals {
+    /// Holds them back from this thread and from all that it starts later; so it must come before any of those.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn hold() -> Result<Self> {
+        let ignored = ignored_at_start();
+        let held: SigSet = ENDING.into_iter().filter(|signal| !is_in(ignored, *signal)).collect();
+        held.thread_block().wrap_err("cannot hold signals back")?;
+        Ok(Self { held, first: Arc::default() })
+    }
+
+    /// Has a thread wait for them: the first is told to `on_first`.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub(super) fn watch(&self, on_first: impl FnOnce() + Send + 'static) -> Result<()> {
+        let (held, first) = (self.held, Arc::clone(&self.first));
+        let watcher = thread::Builder::new().name("signals".to_owned());
+        watcher.spawn(move || watch(held, &first, on_first)).wrap_err("cannot watch for signals")?;
+        Ok(())
+    }
+
+    /// The first that came.
+    pub(super) fn first(&self) -> Option<Signal> {
+        Signal::try_from(self.first.load(Ordering::Acquire)).ok()
+    }
+
+    /// Ends this process by `signal`; returns only if the kernel will not have it.
+    pub(super) fn die_by(signal: Signal) {
+        let _unblocked = SigSet::from(signal).thread_unblock();
+        let _survived = raise(signal);
+    }
+}
+
+fn watch(held: SigSet, first: &AtomicI32, on_first: impl FnOnce()) {
+    let Ok(signal) = held.wait() else { return };
+    first.store(signal as i32, Ordering::Release);
+    on_first();
+    if let Ok(second) = held.wait() {
+        std::process::exit(128 + second as i32);
+    }
+}
+
+/// What `nohup`, or a shell that puts us in the background, had ignored must stay ignored: the mask of `SigIgn`.
+fn ignored_at_start() -> u64 {
+    sig_ign(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+}
+
+fn sig_ign(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn is_in(mask: u64, signal: Signal) -> bool {
+    mask >> (signal as i32 - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_mask_of_ignored_signals_is_understood() {
+        // As under nohup: SIGHUP, and SIGPIPE by Rust's own start.
+        let mask = sig_ign("Name:\tclawsnap\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001001\nSigCgt:\t0\n");
+        assert!(is_in(mask, Signal::SIGHUP) && is_in(mask, Signal::SIGPIPE));
+        assert!(!is_in(mask, Signal::SIGINT) && !is_in(mask, Signal::SIGTERM));
+        assert_eq!(sig_ign("no such line"), 0);
+    }
+}
