@@ -19,9 +19,6 @@ use crate::relpath::joined;
 use crate::report::{Fated, PathName, RefusedName, Report};
 use crate::sys::{self, Dir};
 
-/// Largest file that a hot one is held in memory up to; see the freeze.
-const HOLD_LIMIT: u64 = 8 * 1024 * 1024;
-
 /// Reports what a backup would hold, how each file would be frozen, and what would be in its way. Nothing is written,
 /// and nothing is linked, cloned or held.
 pub fn survey(
@@ -180,7 +177,7 @@ impl Walk<'_> {
             class,
             hot: stat.mtime >= self.hot_since,
             database: crate::freeze::is_database(dir, name, stat),
-            holdable: stat.size <= HOLD_LIMIT,
+            holdable: stat.size <= self.options.hold_limit,
             staged: true,
             clones: false,
         };

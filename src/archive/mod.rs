@@ -35,7 +35,7 @@ use crate::entry::{Stat, Timestamp, Xattrs};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
-use crate::freeze::{Capture, Entry, Frozen, Held, Node, NodeId, State};
+use crate::freeze::{Ablation, Capture, Entry, Frozen, Held, Node, NodeId, State};
 use crate::gate;
 use crate::plan::Plan;
 use crate::relpath::joined;
@@ -93,7 +93,7 @@ pub(crate) fn write<W: Write + Send + 'static>(
 ) -> Result<Written<W>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let encoder = Encoder::new(sink, compression, threads).map_err(broken)?;
-    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), observer).map_err(broken)?;
+    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), frozen.ablation, observer).map_err(broken)?;
     writer.payload(frozen).map_err(broken)?;
     let Writer { mut tarball, spool, counts, external, .. } = writer;
     let inventory = spool.finish().map_err(broken)?;
@@ -239,14 +239,20 @@ impl Read for Hashing<'_> {
 }
 
 impl<'a, W: Write> Writer<'a, W> {
-    fn new(tarball: Tarball<W>, root: &'a str, boundary: Vec<u8>, observer: &'a dyn Observer) -> io::Result<Self> {
+    fn new(
+        tarball: Tarball<W>,
+        root: &'a str,
+        boundary: Vec<u8>,
+        ablation: Option<Ablation>,
+        observer: &'a dyn Observer,
+    ) -> io::Result<Self> {
         Ok(Self {
             tarball,
             spool: Spool::new()?,
             root: root.as_bytes(),
             boundary,
             observer,
-            reading: Reading::new(),
+            reading: Reading::new(ablation),
             linked: HashMap::new(),
             counts: Counts::default(),
             external: Vec::new(),

@@ -11,8 +11,7 @@ const LABEL_WIDTH: usize = 11;
 /// A report in the making.
 pub(super) struct Page {
     text: String,
-    /// Its colours.
-    pub(super) paint: Paint,
+    paint: Paint,
 }
 
 impl Page {
@@ -23,8 +22,17 @@ impl Page {
 
     /// A row.
     pub(super) fn row(&mut self, label: &str, text: impl Display) {
-        let label = self.paint.faint(&format!("{label:<LABEL_WIDTH$}"));
-        self.text.push_str(&format!("  {label}{text}\n"));
+        let gap = " ".repeat(LABEL_WIDTH.saturating_sub(label.len()));
+        self.text.push_str(&format!("  {}{gap}{text}\n", self.tinted(label)));
+    }
+
+    fn tinted(&self, label: &str) -> String {
+        match label {
+            "" => String::new(),
+            "warning" => self.paint.warn(label),
+            "losses" => self.paint.bad(label),
+            _ => self.paint.faint(label),
+        }
     }
 
     /// A row where there is something to tell.

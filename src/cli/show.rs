@@ -11,6 +11,9 @@ use super::signals::Signals;
 use super::{dry_run, summary, terminal};
 use crate::report::{Outcome, Report};
 
+/// A reader of the stream may have taken something for an archive.
+const IN_THE_STREAM: &str = "; what may have gone to standard output is no archive";
+
 /// Who wants to see what.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Show {
@@ -57,10 +60,9 @@ impl Show {
             report.warnings.iter().for_each(|warning| complain(&format!("warning: {}", page::line(warning))));
         }
         let label = terminal::paint(&io::stderr()).bad("error");
-        complain(&format!("{label}: {}", page::line(report.error.as_deref().unwrap_or("failed"))));
-        if self.archive_on_stdout && report.counts.files > 0 {
-            complain("What went to standard output is no archive.");
-        }
+        let reason = report.error.as_deref().unwrap_or("failed");
+        let stream = if report.archive_path.as_ref().is_some_and(|path| path.0 == b"-") { IN_THE_STREAM } else { "" };
+        complain(&format!("{label}: {}{stream}", page::line(reason)));
     }
 }
 

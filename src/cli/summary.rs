@@ -159,10 +159,7 @@ pub(super) fn refused(page: &mut Page, report: &Report) {
 
 /// What the library warns of.
 pub(super) fn warnings(page: &mut Page, report: &Report) {
-    let label = page.paint.warn("warning");
-    for warning in &report.warnings {
-        page.row("", format!("{label}: {}", page::line(warning)));
-    }
+    report.warnings.iter().for_each(|warning| page.row("warning", page::line(warning)));
 }
 
 /// What counts against the run, by name.

@@ -46,3 +46,15 @@ impl Paint {
         if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_colours_a_text_is_itself() {
+        let (plain, coloured) = (Paint { colours: false }, Paint { colours: true });
+        assert_eq!(plain.good("x") + &plain.faint("y") + &plain.bad("z"), "xyz");
+        assert_eq!(coloured.warn("x"), "\x1b[1;33mx\x1b[0m");
+    }
+}

@@ -19,9 +19,6 @@ use crate::sys::{self, Dir, Reader};
 /// How often a name is looked at again because it was bound to something else after we took hold of it.
 const ATTEMPTS: u32 = 4;
 
-/// The largest file that is held in memory.
-const HOLD_LIMIT: u64 = 8 * 1024 * 1024;
-
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// What every capture of a run goes by.
@@ -30,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) mode: Mode,
     /// What was modified at or after this moment is hot.
     pub(crate) hot_since: Timestamp,
+    /// The largest file that is held in memory.
+    pub(crate) hold_limit: u64,
     /// Bytes that may be held in memory.
     pub(crate) memory: Arc<Pool>,
     /// Descriptors that may be kept open.
@@ -205,7 +204,7 @@ impl Capturer<'_> {
     }
 
     fn choose(&self, found: &Found<'_>) -> Capture {
-        let holdable = found.stat.size <= HOLD_LIMIT;
+        let holdable = found.stat.size <= self.settings.hold_limit;
         choice::choose(
             self.settings.mode,
             Facts {

@@ -60,11 +60,29 @@ pub struct Options {
     pub settle: Duration,
     /// What was modified within this time before the freeze is hot.
     pub hot_window: Duration,
+    /// The largest hot file that is held in memory, in bytes. Larger ones are linked or pinned, with a fingerprint.
+    pub hold_limit: u64,
+    /// What tests leave out, to see that they would notice. Not for use.
+    #[doc(hidden)]
+    pub ablation: Option<Ablation>,
+}
+
+/// A part of the promise that a test leaves out.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ablation {
+    /// The first pass counts as a snapshot.
+    Settle,
+    /// What is read counts as what was promised.
+    Exact,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mode: Mode::Auto, settle: Duration::from_secs(2), hot_window: Duration::from_secs(300) }
+        Self { mode: Mode::Auto, settle: Duration::from_secs(2), hot_window: Duration::from_secs(300),
+            hold_limit: 8 * 1024 * 1024,
+            ablation: None,
+        }
     }
 }
 
@@ -115,6 +133,7 @@ pub(crate) struct Freezer<'a> {
     directories: AtomicU64,
     workers: usize,
     budget: Duration,
+    ablation: Option<Ablation>,
 }
 
 impl Freezer<'_> {
@@ -161,6 +180,8 @@ pub(crate) struct Frozen {
     pub(crate) ledger: Ledger,
     /// Names that are held, by how.
     pub(crate) captures: HashMap<Capture, u64>,
+    /// What a test leaves out.
+    pub(crate) ablation: Option<Ablation>,
     /// Bytes of contents that are held.
     pub(crate) bytes: u64,
     /// Files, links and the like that are held.
@@ -204,6 +225,7 @@ pub(crate) fn freeze(
         settings: Settings {
             mode: options.mode,
             hot_since: sys::now().before(options.hot_window),
+            hold_limit: options.hold_limit,
             memory: Pool::new(HOLD_BUDGET),
             descriptors: Pool::new(descriptors),
         },
@@ -216,6 +238,7 @@ pub(crate) fn freeze(
         directories: AtomicU64::new(0),
         workers,
         budget: options.settle,
+        ablation: options.ablation,
     };
     let roots = (0..freezer.bases.len()).map(|root| u16::try_from(root).unwrap_or(u16::MAX));
     let roots: Vec<NodeId> = roots.map(|root| freezer.add_node(Node::pending(root, RelPath::root(), None))).collect();
@@ -237,7 +260,7 @@ fn gone_root(freezer: &Freezer<'_>, error: io::Error) -> Error {
 }
 
 fn finish(freezer: Freezer<'_>, settled: settle::Settled, width_us: u64) -> Frozen {
-    let Freezer { bases, nodes, places, observer, .. } = freezer;
+    let Freezer { bases, nodes, places, observer, ablation, .. } = freezer;
     let mut nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let ledger = ledger(&mut nodes);
     let mut frozen = Frozen {
@@ -248,6 +271,7 @@ fn finish(freezer: Freezer<'_>, settled: settle::Settled, width_us: u64) -> Froz
         width_us,
         ledger,
         captures: HashMap::new(),
+        ablation,
         bytes: 0,
         files: 0,
         places,

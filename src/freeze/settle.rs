@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::Freezer;
+use super::{Ablation, Freezer};
 use super::capture::{By, Refusal};
 use super::queue::Queue;
 use super::refusal::Meaning;
@@ -86,7 +86,7 @@ impl Freezer<'_> {
         loop {
             let moment = sys::now();
             let check = self.check(&order)?;
-            if check.visits.is_empty() || self.ablated() {
+            if check.visits.is_empty() || self.ablation == Some(Ablation::Settle) {
                 return Ok(Settled { rest: Rest::Instant(moment), rounds });
             }
             if Instant::now() >= deadline || rounds >= MOST_ROUNDS {
@@ -101,11 +101,6 @@ impl Freezer<'_> {
             self.round(order.clone())?;
             rounds += 1;
         }
-    }
-
-    /// Tests must be able to see what happens without the settle rule; nothing else can.
-    fn ablated(&self) -> bool {
-        cfg!(feature = "ablation") && std::env::var_os("CLAWSNAP_ABLATE").is_some_and(|rule| rule == "settle")
     }
 
     fn round(&self, visits: Vec<NodeId>) -> io::Result<()> {
