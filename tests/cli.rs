@@ -112,10 +112,18 @@ impl Stage {
                     sleep(Duration::from_micros(200));
                 }
             });
-            let result = meanwhile();
-            over.store(true, Ordering::Relaxed);
-            result
+            let _over = Over(&over);
+            meanwhile()
         })
+    }
+}
+
+/// Says that it is over, also where a test fails before that.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

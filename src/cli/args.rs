@@ -113,7 +113,7 @@ pub(super) struct Create {
 impl Create {
     /// How the freeze shall be done.
     pub(super) fn freeze_options(&self) -> Options {
-        Options { mode: self.freeze, settle: self.settle, hot_window: self.hot_window }
+        Options { mode: self.freeze, settle: self.settle, hot_window: self.hot_window, ..Options::default() }
     }
 }
 

@@ -113,3 +113,16 @@ fn blamed(mut report: Report, signals: &Signals) -> Report {
     }
     report
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_ends_in_a_report_too() {
+        let report = caught(|| panic!("lost my way"));
+        assert_eq!((report.exit_code(), report.error.as_deref()), (1, Some("a bug: lost my way")));
+        let time = report.created_at;
+        assert!(time.ends_with('Z') && time.len() == "2026-11-23T23:54:01.123Z".len(), "{time}");
+    }
+}

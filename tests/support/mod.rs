@@ -2,10 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -190,24 +190,40 @@ pub struct Looks {
     pub mode: u32,
     pub nlink: u64,
     pub mtime: (i64, i64),
-    pub contents: Option<Vec<u8>>,
+    /// Length and hash of the contents, or of the target.
+    pub contents: Option<(usize, String)>,
 }
 
-/// All names below `top`, with what must not change about them.
+impl Looks {
+    pub fn is_file(&self) -> bool {
+        self.mode & 0o170_000 == 0o100_000
+    }
+}
+
+/// What differs between two snapshots, a line each.
+pub fn differences(before: &BTreeMap<PathBuf, Looks>, after: &BTreeMap<PathBuf, Looks>) -> Vec<String> {
+    let names: BTreeSet<&PathBuf> = before.keys().chain(after.keys()).collect();
+    let changed = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    changed.map(|name| format!("{}: {:?} became {:?}", name.display(), before.get(name), after.get(name))).collect()
+}
+
+/// All names below `top`, with what must not change about them. The time of `top` itself is left out: where its parent
+/// cannot have our staging directory, it has it for a while.
 pub fn snapshot(top: &Path) -> BTreeMap<PathBuf, Looks> {
     let mut found = BTreeMap::new();
     let mut open = vec![top.to_owned()];
     while let Some(path) = open.pop() {
         let meta = path.symlink_metadata().expect("is there");
         let contents = match meta.file_type() {
-            kind if kind.is_symlink() => Some(fs::read_link(&path).expect("a target").as_os_str().as_bytes().to_vec()),
+            kind if kind.is_symlink() => Some(fs::read_link(&path).expect("a target").into_os_string().into_vec()),
             kind if kind.is_file() => Some(fs::read(&path).expect("is readable")),
             _ => None,
         };
         if meta.is_dir() {
             open.extend(fs::read_dir(&path).expect("lists").map(|entry| entry.expect("an entry").path()));
         }
-        let mtime = (meta.mtime(), meta.mtime_nsec());
+        let mtime = if path == top { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+        let contents = contents.map(|bytes| (bytes.len(), blake3::hash(&bytes).to_hex().to_string()));
         found.insert(path, Looks { inode: meta.ino(), mode: meta.mode(), nlink: meta.nlink(), mtime, contents });
     }
     found
