@@ -247,8 +247,15 @@ impl Capturer<'_> {
             }
         };
         let stat = Stat { nlink: held.nlink - 1, ctime: found.stat.ctime, ..held };
-        let fingerprint = self.fingerprint(found, || staging.open(place).map(Arc::new)).inspect_err(|_| staging.give_up(place))?;
-        Ok(Some(Entry { fingerprint, ..entry(found.name, stat, Held::Link(place), found.marks) }))
+        match self.fingerprint(found, || staging.open(place).map(Arc::new)) {
+            Ok(Some(fingerprint)) => {
+                Ok(Some(Entry { fingerprint, ..entry(found.name, stat, Held::Link(place), found.marks) }))
+            }
+            other => {
+                staging.give_up(place);
+                other.map(|_| None)
+            }
+        }
     }
 
     fn pin(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
@@ -256,14 +263,16 @@ impl Capturer<'_> {
         let permit = self.settings.descriptors.take(1).ok_or_else(exhausted).by(Verb::Create)?;
         let Some(reader) = self.open(found)? else { return Ok(None) };
         let reader = Arc::new(reader);
-        let fingerprint = self.fingerprint(found, || Ok(Arc::clone(&reader)))?;
+        let Some(fingerprint) = self.fingerprint(found, || Ok(Arc::clone(&reader)))? else { return Ok(None) };
         let held = Held::Pin(Box::new(Pinned { reader, _permit: permit }));
         Ok(Some(Entry { fingerprint, ..entry(found.name, found.stat, held, found.marks) }))
     }
 
     fn hold(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
-        let exhausted = || io::Error::other("the memory for hot files is used up");
-        let permit = self.settings.memory.take(found.stat.size).ok_or_else(exhausted).by(Verb::Create)?;
+        let refused = || io::Error::other("it is not for the memory of hot files");
+        let fits = found.marks.hot && found.stat.size <= self.settings.hold_limit;
+        let permit = fits.then(|| self.settings.memory.take(found.stat.size)).flatten();
+        let permit = permit.ok_or_else(refused).by(Verb::Create)?;
         let Some(reader) = self.open(found)? else { return Ok(None) };
         let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
         let reading = content::read(&reader).by(Verb::Read)?;
@@ -313,17 +322,20 @@ impl Capturer<'_> {
         Ok((opened.kind == Kind::File && opened.id() == found.stat.id()).then_some(reader))
     }
 
-    /// The fingerprint of a hot file whose contents are not frozen.
+    /// The fingerprint of a file whose contents are not frozen, if it is hot; the outer `None` if it moved meanwhile.
     fn fingerprint(
         &self,
         found: &Found<'_>,
         open: impl FnOnce() -> io::Result<Arc<Reader>>,
-    ) -> Result<Option<Box<Fingerprint>>, Refusal> {
+    ) -> Result<Option<Option<Box<Fingerprint>>>, Refusal> {
         if !found.marks.hot {
-            return Ok(None);
+            return Ok(Some(None));
         }
         let reader = open().by(Verb::Open)?;
-        Ok(Fingerprint::of(&reader, found.stat.size).by(Verb::Read)?.map(Box::new))
+        let print = Fingerprint::of(&reader, found.stat.size).by(Verb::Read)?;
+        // Taken of other contents than were looked at, it would prove the wrong thing.
+        let unmoved = reader.stat().by(Verb::Stat)?.same_contents(&found.stat);
+        Ok((unmoved && print.is_some()).then(|| print.map(Box::new)))
     }
 
     /// Whether the file is a SQLite database, by its first bytes. Only this reads a file before it is captured, and

@@ -100,8 +100,9 @@ pub fn choose(mode: Mode, facts: Facts) -> Capture {
 pub fn chain(first: Capture, class: Class) -> &'static [Capture] {
     use Capture::{Clone, Copy, Hold, Link, Pin};
     match (first, class) {
-        (Clone, Class::Linkable) => &[Clone, Link, Pin, Copy],
-        (Clone, Class::Guarded) => &[Clone, Pin, Copy],
+        // Whether extents can be shared is only known once it was tried; then a hot file is held after all.
+        (Clone, Class::Linkable) => &[Clone, Hold, Link, Pin, Copy],
+        (Clone, Class::Guarded) => &[Clone, Hold, Pin, Copy],
         (Hold, Class::Linkable) => &[Hold, Link, Pin, Copy],
         (Hold, Class::Guarded) => &[Hold, Pin, Copy],
         (Link, _) => &[Link, Pin, Copy],

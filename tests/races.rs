@@ -1,0 +1,447 @@
+//! Races, played for real: between two of our calls a script unlinks, renames, truncates or appends.
+
+mod support;
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clawsnap::event::{Event, Observer};
+use clawsnap::freeze::Mode;
+use clawsnap::gate::{Gate, Realm, Step, Verb};
+use clawsnap::report::{Consistency, Fated, Report};
+use support::{Archive, Backup, Script, leftovers, write, write_cold};
+
+/// A state with two agents, and a place for the archive beside it.
+struct Scene {
+    top: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let scene = Self { top: tempfile::tempdir().expect("a directory") };
+        for agent in ["a", "b"] {
+            for number in 0..3 {
+                write_cold(&scene.session(agent, number), format!("{{\"agent\":\"{agent}\",\"n\":{number}}}\n"));
+            }
+        }
+        write_cold(&scene.state().join("openclaw.json"), "{}");
+        scene
+    }
+
+    fn state(&self) -> PathBuf {
+        self.top.path().join("state")
+    }
+
+    fn session(&self, agent: &str, number: u32) -> PathBuf {
+        self.state().join(format!("agents/{agent}/sessions/{number}.jsonl"))
+    }
+
+    fn backup(&self) -> Backup {
+        Backup::of(&self.state())
+    }
+
+    /// Makes the backup, reads it, and sees that nothing of ours is left.
+    fn play(&self, backup: Backup) -> (Report, Archive) {
+        let path = self.top.path().join("a.tar");
+        let report = backup.to(&path);
+        assert!(matches!(report.exit_code(), 0 | 3), "{:?}", report.error);
+        assert_eq!(leftovers(self.top.path()), [] as [PathBuf; 0]);
+        (report, Archive::read(&path))
+    }
+}
+
+/// Plays something once, at the first step that it is meant for.
+fn once(
+    meant: impl Fn(&Step<'_>) -> bool + Send + Sync + 'static,
+    play: impl Fn() + Send + Sync + 'static,
+) -> impl Gate + 'static {
+    let played = AtomicBool::new(false);
+    Script::new(move |_, step| {
+        if meant(step) && !played.swap(true, Ordering::SeqCst) {
+            play();
+        }
+        Ok(())
+    })
+}
+
+/// The step that takes hold of a name: by link, or by opening it.
+fn takes(verb: Verb, name: &'static str) -> impl Fn(&Step<'_>) -> bool + Send + Sync + 'static {
+    move |step| step.realm == Realm::Source && step.verb == verb && step.name.ends_with(name.as_bytes())
+}
+
+/// The step that links a session of agent `a`, whose directory is listed by then.
+fn links_of_a(name: &'static str) -> impl Fn(&Step<'_>) -> bool + Send + Sync + 'static {
+    move |step| step.verb == Verb::Link && step.dir == b"agents/a/sessions" && step.name == name.as_bytes()
+}
+
+/// Plays something when the freeze is over, and before anything is archived.
+struct Frozen<F: Fn() + Send + Sync>(F);
+
+impl<F: Fn() + Send + Sync> Observer for Frozen<F> {
+    fn on(&self, event: Event) {
+        if matches!(event, Event::Frozen { .. }) {
+            (self.0)();
+        }
+    }
+}
+
+fn paths(list: &[Fated]) -> Vec<PathBuf> {
+    list.iter().map(|fated| PathBuf::from(String::from_utf8_lossy(&fated.path.0).into_owned())).collect()
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = fs::OpenOptions::new().append(true).open(path).expect("opens");
+    file.write_all(text.as_bytes()).expect("appends");
+}
+
+fn instant(report: &Report) -> bool {
+    report.consistent == Some(Consistency::Instant)
+}
+
+#[test]
+fn a_session_deleted_between_listing_and_linking_is_named_as_departed_and_fails_nothing() {
+    let scene = Scene::new();
+    let gone = scene.session("a", 1);
+    let victim = gone.clone();
+    let gate = once(links_of_a("1.jsonl"), move || fs::remove_file(&victim).expect("removes"));
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert_eq!(report.exit_code(), 0);
+    assert!(instant(&report));
+    assert_eq!(paths(&report.departed), [gone.clone()]);
+    assert!(!archive.payload.contains_key(&gone));
+    assert!(archive.payload.contains_key(&scene.session("a", 0)));
+}
+
+#[test]
+fn a_session_deleted_after_the_freeze_is_in_the_archive_whole() {
+    let scene = Scene::new();
+    let victim = scene.session("a", 1);
+    let (hot, path) = (scene.session("b", 7), victim.clone());
+    write(&hot, "{\"hot\":1}\n");
+    let also = hot.clone();
+    let observer = Frozen(move || [&path, &also].iter().for_each(|path| fs::remove_file(path).expect("removes")));
+    let (report, archive) = scene.play(scene.backup().observer(observer));
+    assert_eq!((report.exit_code(), report.counts.departed), (0, 0));
+    assert_eq!(archive.contents(&victim), Some(&b"{\"agent\":\"a\",\"n\":1}\n"[..]));
+    assert_eq!(archive.contents(&hot), Some(&b"{\"hot\":1}\n"[..]));
+}
+
+#[test]
+fn a_session_renamed_over_after_the_freeze_is_archived_as_it_was() {
+    let scene = Scene::new();
+    let (path, new) = (scene.session("a", 1), scene.top.path().join("new"));
+    fs::write(&new, "{\"new\":true}\n").expect("writes");
+    let to = path.clone();
+    let observer = Frozen(move || fs::rename(&new, &to).expect("renames"));
+    let (report, archive) = scene.play(scene.backup().observer(observer));
+    assert_eq!((report.exit_code(), report.counts.later), (0, 0));
+    assert_eq!(archive.contents(&path), Some(&b"{\"agent\":\"a\",\"n\":1}\n"[..]));
+}
+
+#[test]
+fn a_session_that_moves_to_a_directory_already_listed_is_archived_exactly_once() {
+    for (from, to) in [("a", "b"), ("b", "a")] {
+        let scene = Scene::new();
+        let (old, new) = (scene.session(from, 2), scene.session(to, 9));
+        let (was, is) = (old.clone(), new.clone());
+        let gate = once(takes(Verb::Link, "1.jsonl"), move || fs::rename(&was, &is).expect("moves"));
+        let (report, archive) = scene.play(scene.backup().gate(gate));
+        assert!(instant(&report));
+        assert!(!archive.payload.contains_key(&old), "moved from {from} to {to}");
+        assert!(archive.payload.contains_key(&new), "moved from {from} to {to}");
+    }
+}
+
+#[test]
+fn a_name_that_comes_after_its_directory_was_listed_is_captured_by_the_next_round() {
+    let scene = Scene::new();
+    let new = scene.session("a", 8);
+    let path = new.clone();
+    let gate = once(links_of_a("0.jsonl"), move || write_cold(&path, "{\"late\":1}\n"));
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert!(instant(&report) && report.rounds > 1);
+    assert!(archive.payload.contains_key(&new));
+}
+
+#[test]
+fn a_name_that_is_replaced_while_it_is_captured_is_archived_as_its_last_binding() {
+    for verb in [Verb::Link, Verb::Stat] {
+        let scene = Scene::new();
+        let path = scene.session("a", 1);
+        let (new, to) = (scene.top.path().join("new"), path.clone());
+        write_cold(&new, "{\"new\":true}\n");
+        let gate = once(takes(verb, "1.jsonl"), move || fs::rename(&new, &to).expect("renames"));
+        let (report, archive) = scene.play(scene.backup().gate(gate));
+        assert!(instant(&report));
+        let archived = archive.contents(&path).expect("is there");
+        assert_eq!(archived, fs::read(&path).expect("reads"), "replaced before {verb:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_leaves_takes_all_its_names_along_and_each_is_told() {
+    let scene = Scene::new();
+    let victim = scene.state().join("agents/a");
+    let path = victim.clone();
+    let gate = once(links_of_a("2.jsonl"), move || fs::remove_dir_all(&path).expect("removes"));
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert_eq!(report.exit_code(), 0, "{:?}", report.losses);
+    assert!(instant(&report));
+    assert!(!archive.payload.keys().any(|name| name.starts_with(&victim)));
+    let departed = paths(&report.departed);
+    assert!(departed.contains(&victim), "{departed:?}");
+}
+
+#[test]
+fn a_directory_swapped_for_a_symlink_leads_nowhere() {
+    let scene = Scene::new();
+    let outside = scene.top.path().join("outside");
+    write_cold(&outside.join("secret.jsonl"), "{\"secret\":1}\n");
+    let victim = scene.state().join("agents/b/sessions");
+    let (path, target, aside) = (victim.clone(), outside.clone(), scene.top.path().join("aside"));
+    let meant = |step: &Step<'_>| step.verb == Verb::OpenDir && step.name.ends_with(b"agents/b/sessions");
+    let gate = once(meant, move || {
+        fs::rename(&path, &aside).expect("moves away");
+        symlink(&target, &path).expect("links");
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert!(!archive.payload.keys().any(|name| name.ends_with("secret.jsonl")), "read outside of the source");
+    assert_eq!(archive.payload[&victim].link.as_deref(), Some(outside.as_path()), "the link itself is archived");
+    assert_eq!(report.exit_code(), 0);
+    assert!(outside.join("secret.jsonl").exists());
+}
+
+#[test]
+fn a_file_swapped_for_a_fifo_neither_hangs_the_run_nor_is_archived() {
+    let scene = Scene::new();
+    let path = scene.state().join("openclaw.json");
+    let victim = path.clone();
+    let gate = once(takes(Verb::Open, "openclaw.json"), move || {
+        fs::remove_file(&victim).expect("removes");
+        let made = std::process::Command::new("mkfifo").arg(&victim).status().expect("mkfifo runs");
+        assert!(made.success());
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert!(!archive.payload.contains_key(&path));
+    assert_eq!(report.excluded[0].reason.as_deref(), Some("special-file"));
+}
+
+#[test]
+fn a_hot_session_that_grows_after_the_freeze_is_a_prefix_cut_at_a_record() {
+    let scene = Scene::new();
+    let path = scene.session("a", 5);
+    write(&path, "{\"n\":1}\n{\"n\":2}\n{\"ha");
+    let grown = path.clone();
+    let observer = Frozen(move || append(&grown, "lf\":3}\n"));
+    let (report, archive) = scene.play(scene.backup().holding_nothing().observer(observer));
+    assert_eq!((report.exit_code(), report.counts.prefix, report.counts.tails), (0, 1, 1));
+    assert_eq!(archive.contents(&path), Some(&b"{\"n\":1}\n{\"n\":2}\n"[..]));
+    assert_eq!(archive.tails[&path], b"{\"ha");
+    let told = archive.inventory.iter().find(|line| line["tail"] == 4).expect("the inventory tells the tail");
+    assert_eq!((told["fate"].as_str(), told["capture"].as_str()), (Some("prefix"), Some("link")));
+}
+
+#[test]
+fn a_hot_session_that_is_held_does_not_move_at_all() {
+    let scene = Scene::new();
+    let path = scene.session("a", 5);
+    write(&path, "{\"n\":1}\n");
+    let rewritten = path.clone();
+    let observer = Frozen(move || fs::write(&rewritten, "{\"other\":1}\n").expect("rewrites"));
+    let (report, archive) = scene.play(scene.backup().observer(observer));
+    assert_eq!((report.exit_code(), report.counts.prefix, report.counts.later), (0, 0, 0));
+    assert_eq!(archive.contents(&path), Some(&b"{\"n\":1}\n"[..]));
+}
+
+#[test]
+fn a_cold_session_rewritten_in_place_after_the_freeze_is_captured_again_whole() {
+    let scene = Scene::new();
+    let path = scene.session("a", 1);
+    let rewritten = path.clone();
+    let observer = Frozen(move || fs::write(&rewritten, "{\"migrated\":1}\n{\"x\":2}\n").expect("rewrites"));
+    let (report, archive) = scene.play(scene.backup().observer(observer));
+    assert_eq!((report.exit_code(), report.counts.later), (0, 1));
+    assert_eq!(archive.contents(&path), Some(&b"{\"migrated\":1}\n{\"x\":2}\n"[..]));
+    assert_eq!((report.moved[0].fate, paths(&report.moved)), ("later", vec![path]));
+}
+
+#[test]
+fn a_rewritten_session_that_was_deleted_then_is_captured_from_our_own_link() {
+    let scene = Scene::new();
+    let path = scene.session("a", 1);
+    let victim = path.clone();
+    let observer = Frozen(move || {
+        fs::write(&victim, "{\"migrated\":1}\n").expect("rewrites");
+        fs::remove_file(&victim).expect("removes");
+    });
+    let (report, archive) = scene.play(scene.backup().observer(observer));
+    assert_eq!((report.exit_code(), report.counts.later), (0, 1));
+    assert_eq!(archive.contents(&path), Some(&b"{\"migrated\":1}\n"[..]));
+}
+
+/// A file that is streamed, as it is larger than what is read at once.
+fn large(scene: &Scene) -> (PathBuf, Vec<u8>) {
+    let (path, contents) = (scene.session("a", 4), b"{\"large\":true}\n".repeat(400_000));
+    write_cold(&path, &contents);
+    (path, contents)
+}
+
+/// Somewhere in the middle of the streaming.
+fn mid_stream() -> impl Fn(&Step<'_>) -> bool + Send + Sync + 'static {
+    let reads = std::sync::atomic::AtomicU32::new(0);
+    // The staged name of a linked file is a number.
+    move |step| {
+        let staged = step.verb == Verb::Read && step.realm == Realm::Staging;
+        staged && reads.fetch_add(1, Ordering::SeqCst) == 14
+    }
+}
+
+#[test]
+fn a_large_file_that_shrinks_while_it_is_streamed_is_torn_and_tears_nothing_else() {
+    let scene = Scene::new();
+    let (path, contents) = large(&scene);
+    let shrunk = path.clone();
+    let gate = once(mid_stream(), move || {
+        fs::OpenOptions::new().write(true).open(&shrunk).expect("opens").set_len(1_000_000).expect("shrinks");
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert_eq!(report.exit_code(), 3);
+    assert_eq!(paths(&report.losses), [path.clone()]);
+    assert_eq!(archive.contents(&path).expect("is there").len(), contents.len(), "padded to what was promised");
+    assert!(archive.payload.contains_key(&scene.session("b", 2)), "what follows is whole");
+}
+
+#[test]
+fn a_large_file_that_grows_while_it_is_streamed_yields_what_was_promised() {
+    let scene = Scene::new();
+    let (path, contents) = large(&scene);
+    let grown = path.clone();
+    let gate = once(mid_stream(), move || append(&grown, "{\"more\":1}\n"));
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert_eq!(archive.contents(&path), Some(&contents[..]));
+    assert!(report.counts.torn <= 1, "{:?}", report.losses);
+}
+
+/// Moves something at every step.
+fn for_ever(play: impl Fn(u64) + Send + Sync + 'static) -> impl Gate + 'static {
+    Script::new(move |count, step| {
+        if step.realm == Realm::Source && matches!(step.verb, Verb::OpenDir) {
+            play(count);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_directory_that_never_rests_is_named_and_the_archive_is_made_all_the_same() {
+    let scene = Scene::new();
+    let restless = scene.state().join("agents/a/sessions");
+    let dir = restless.clone();
+    let gate = for_ever(move |count| write(&dir.join(format!("new-{count}.jsonl")), "{}\n"));
+    let (report, archive) = scene.play(scene.backup().settle(Duration::from_millis(100)).gate(gate));
+    assert_eq!((report.exit_code(), report.consistent), (0, Some(Consistency::Window)));
+    let named: Vec<_> = report.restless.iter().map(|r| String::from_utf8_lossy(&r.path.0).into_owned()).collect();
+    assert!(named.contains(&restless.to_string_lossy().into_owned()), "{named:?}");
+    assert!(archive.payload.contains_key(&scene.session("b", 1)));
+    assert!(report.instant.is_none());
+}
+
+#[test]
+fn contents_that_never_rest_are_named_too() {
+    let scene = Scene::new();
+    let path = scene.session("a", 6);
+    write(&path, "{}\n");
+    let moving = path.clone();
+    let gate = for_ever(move |_| append(&moving, "{\"more\":1}\n"));
+    let (report, archive) = scene.play(scene.backup().settle(Duration::from_millis(100)).gate(gate));
+    assert_eq!(report.consistent, Some(Consistency::Window));
+    assert!(report.restless.iter().any(|r| r.why == "contents"), "{:?}", report.restless);
+    assert!(archive.contents(&path).expect("is there").ends_with(b"}\n"));
+}
+
+#[test]
+fn a_file_that_is_read_while_it_changes_is_read_again_until_it_rests() {
+    let scene = Scene::new();
+    let path = scene.session("a", 6);
+    write(&path, "{\"old\":1}\n");
+    let moving = path.clone();
+    let gate = once(takes(Verb::Read, "6.jsonl"), move || fs::write(&moving, "{\"new\":12345}\n").expect("rewrites"));
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert!(instant(&report));
+    assert_eq!((report.counts.torn, archive.contents(&path)), (0, Some(&b"{\"new\":12345}\n"[..])));
+}
+
+#[test]
+fn a_link_that_is_refused_falls_back_to_a_capture_that_needs_none() {
+    for errno in [1, 18, 31, 28, 13] {
+        let scene = Scene::new();
+        let gate = Script::new(move |_, step| match step.verb {
+            Verb::Link if step.realm == Realm::Source => Err(io::Error::from_raw_os_error(errno)),
+            _ => Ok(()),
+        });
+        let (report, archive) = scene.play(scene.backup().gate(gate));
+        assert_eq!((report.exit_code(), report.captures.get("link")), (0, None), "errno {errno}");
+        assert_eq!(archive.contents(&scene.session("a", 1)), Some(&b"{\"agent\":\"a\",\"n\":1}\n"[..]));
+    }
+}
+
+#[test]
+fn files_that_are_hard_linked_in_the_source_are_so_in_the_archive() {
+    let scene = Scene::new();
+    let (one, two) = (scene.session("a", 1), scene.session("b", 9));
+    fs::hard_link(&one, &two).expect("links");
+    for mode in [Mode::Auto, Mode::Copy] {
+        let (report, archive) = scene.play(scene.backup().mode(mode));
+        assert_eq!(report.exit_code(), 0);
+        assert_eq!(archive.payload[&two].kind, tar::EntryType::Link, "{mode:?}");
+        assert_eq!(archive.contents(&two), archive.contents(&one));
+        fs::remove_file(scene.top.path().join("a.tar")).expect("removes");
+    }
+}
+
+#[test]
+fn a_database_is_copied_raw_with_its_log_and_flagged_and_never_linked() {
+    let scene = Scene::new();
+    let database = scene.state().join("agents/a/sessions/odd-name");
+    write_cold(&database, [b"SQLite format 3\0".to_vec(), vec![7; 4080]].concat());
+    write_cold(&scene.state().join("agents/a/sessions/odd-name-wal"), "log");
+    let gate = Script::new(|_, step| {
+        let database = step.name.windows(8).any(|part| part == b"odd-name");
+        assert!(!(step.verb == Verb::Link && database), "a database is linked");
+        Ok(())
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert_eq!((report.exit_code(), report.counts.torn), (3, 2));
+    assert!(report.losses.iter().all(|loss| loss.reason.as_deref() == Some("raw database")));
+    assert_eq!(archive.contents(&database).expect("is there").len(), 4096);
+}
+
+#[test]
+fn what_cannot_be_read_is_lost_by_name_and_the_rest_is_archived() {
+    let scene = Scene::new();
+    let lost = scene.session("a", 1);
+    let gate = Script::new(|_, step| {
+        let about = step.name.ends_with(b"openclaw.json") && matches!(step.verb, Verb::Open | Verb::Link);
+        if about { Err(io::Error::from_raw_os_error(13)) } else { Ok(()) }
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert_eq!(report.exit_code(), 3);
+    assert_eq!(paths(&report.losses), [scene.state().join("openclaw.json")]);
+    assert!(report.losses[0].reason.as_deref().is_some_and(|reason| reason.contains("Permission denied")));
+    assert!(archive.payload.contains_key(&lost));
+}
+
+#[test]
+fn a_name_that_somebody_takes_while_we_write_is_not_overwritten() {
+    let scene = Scene::new();
+    let path = scene.top.path().join("a.tar");
+    let taken = path.clone();
+    let report = scene.backup().observer(Frozen(move || fs::write(&taken, "precious").expect("writes"))).to(&path);
+    assert_eq!(report.exit_code(), 1);
+    assert!(report.error.expect("an error").contains("nothing is ever overwritten"));
+    assert_eq!(fs::read(&path).expect("reads"), b"precious");
+}
