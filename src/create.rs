@@ -365,9 +365,16 @@ fn fill(report: &mut Report, plan: &Plan, frozen: &Frozen, payload: Payload) {
     counts.kept = held.saturating_sub(counts.prefix + counts.later + counts.torn + counts.hollow);
     report.counts = counts;
     report.skipped_volatile_count = counts.excluded;
+    drop_lost_assets(report);
     if plan.openclaw.is_some() {
         fill_refused(report, frozen);
     }
+}
+
+/// A source that is lost as a whole is no asset: OpenClaw refuses one without an entry.
+fn drop_lost_assets(report: &mut Report) {
+    let lost: Vec<&PathName> = report.losses.iter().filter(|loss| loss.fate == "lost").map(|loss| &loss.path).collect();
+    report.assets.retain(|asset| !lost.contains(&&asset.source_path));
 }
 
 fn absolute(frozen: &Frozen, root: u16, path: &[u8]) -> PathName {

@@ -7,7 +7,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,6 +53,15 @@ impl Stage {
         self.file("source/large", &noise)
     }
 
+    /// A file that takes long to read, though there is nothing in it.
+    fn endless(self) -> Self {
+        let stage = self.file("source/endless", b"");
+        let file = File::options().write(true).open(stage.path("source/endless")).expect("opens");
+        let modified = file.metadata().and_then(|found| found.modified()).expect("has a time");
+        file.set_len(16 << 30).and_then(|()| file.set_modified(modified)).expect("grows");
+        stage
+    }
+
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(CLAWSNAP);
         command.args(line.split_whitespace());
@@ -98,32 +106,6 @@ impl Stage {
     /// Waits until a file is frozen: it has a second name.
     fn wait_for_second_name(&self, name: &str) {
         wait_until(|| fs::metadata(self.path(name)).is_ok_and(|found| found.nlink() > 1));
-    }
-
-    /// Renames a file to and fro, so fast that no clock tick passes without it, while `meanwhile` runs.
-    fn restless<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
-        let over = AtomicBool::new(false);
-        let (here, there) = (self.path("source/below/here"), self.path("source/below/there"));
-        fs::write(&here, "").expect("writes");
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    fs::rename(&here, &there).and_then(|()| fs::rename(&there, &here)).expect("renames");
-                    sleep(Duration::from_micros(200));
-                }
-            });
-            let _over = Over(&over);
-            meanwhile()
-        })
-    }
-}
-
-/// Says that it is over, also where a test fails before that.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -458,15 +440,12 @@ fn a_terminated_run_cleans_up_and_dies_by_the_signal() {
 
 #[test]
 fn a_cancelled_run_reports_before_it_dies() {
-    let stage = Stage::new();
-    let mut command = stage.command("create source --json --output out/ --settle 1h");
-    // It never comes to rest, and so never to its end.
-    let output = stage.restless(|| {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
-        stage.wait_for_second_name("source/a.txt");
-        send(&child, Signal::SIGTERM);
-        child.wait_with_output().expect("waits")
-    });
+    let stage = Stage::new().endless();
+    let mut command = stage.command("create source --json --output out/");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+    stage.wait_for_second_name("source/endless");
+    send(&child, Signal::SIGTERM);
+    let output = child.wait_with_output().expect("waits");
     assert_eq!(output.status.signal(), Some(15));
     let report = json(&output);
     assert_eq!((&report["outcome"], &report["signal"]), (&"cancelled".into(), &15.into()));

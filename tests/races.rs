@@ -445,3 +445,34 @@ fn a_name_that_somebody_takes_while_we_write_is_not_overwritten() {
     assert!(report.error.expect("an error").contains("nothing is ever overwritten"));
     assert_eq!(fs::read(&path).expect("reads"), b"precious");
 }
+
+/// Refuses to open what ends like this.
+fn closed(ending: &'static str) -> impl Gate + 'static {
+    Script::new(move |_, step| {
+        let meant = step.verb == Verb::OpenDir && step.name.ends_with(ending.as_bytes());
+        if meant { Err(io::Error::from_raw_os_error(13)) } else { Ok(()) }
+    })
+}
+
+#[test]
+fn a_directory_that_may_not_be_listed_is_hollow_and_keeps_its_own_entry() {
+    let scene = Scene::new();
+    let hollow = scene.state().join("agents/a/sessions");
+    let (report, archive) = scene.play(scene.backup().gate(closed("agents/a/sessions")));
+    assert_eq!((report.exit_code(), report.counts.hollow), (3, 1));
+    assert_eq!(paths(&report.losses), [hollow.clone()]);
+    assert_eq!(archive.payload[&hollow].mode & 0o777, 0o755);
+    assert!(instant(&report));
+}
+
+#[test]
+fn a_source_that_may_not_be_opened_is_lost_and_the_others_are_archived() {
+    let scene = Scene::new();
+    let other = scene.top.path().join("closed");
+    write_cold(&other.join("file"), "x");
+    let (report, archive) = scene.play(scene.backup().and(&other).gate(closed("/closed")));
+    assert_eq!((report.exit_code(), report.counts.lost), (3, 1));
+    assert_eq!(paths(&report.losses), [other.clone()]);
+    assert!(archive.payload.contains_key(&scene.session("a", 1)));
+    assert_eq!(archive.manifest["assets"].as_array().map(Vec::len), Some(1), "what is lost is no asset");
+}

@@ -94,7 +94,7 @@ impl Place<'_> {
 
     /// The live file, if the name is still bound to a file.
     fn live(&self) -> io::Result<Reader> {
-        let dir = self.base.dir.open_dir(self.node.path.as_bytes())?;
+        let dir = self.base.dir()?.open_dir(self.node.path.as_bytes())?;
         let reader = dir.open_file(&self.entry.name)?;
         match reader.stat()?.kind {
             Kind::File => Ok(reader),

@@ -25,12 +25,12 @@ pub(crate) use tree::{Entry, Held, Node, NodeId, State};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::entry::{Kind, Stat};
+use crate::entry::Stat;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::fate::{Fate, Ledger};
@@ -88,11 +88,11 @@ impl Default for Options {
 
 /// A root, opened: from here on no absolute path is resolved.
 pub(crate) struct Base {
-    /// The directory, or the one that holds the root where that is a single file.
-    pub(crate) dir: Dir,
+    /// The directory, or the one that holds the root where that is a single file; or why it cannot be opened.
+    opened: std::result::Result<Dir, sys::Errno>,
     /// The single file.
     pub(crate) only: Option<Box<[u8]>>,
-    /// The absolute path of `dir`.
+    /// The absolute path of the directory.
     pub(crate) prefix: Box<[u8]>,
 }
 
@@ -103,8 +103,19 @@ impl Base {
             (Some(parent), Some(name)) if !is_dir => (parent, Some(name.as_bytes().into())),
             _ => (path, None),
         };
-        let dir = Dir::open(at, Realm::Source, Arc::clone(gate)).map_err(|error| Error::failed("open the source", at, error))?;
-        Ok(Self { dir, only, prefix: at.as_os_str().as_bytes().into() })
+        let opened = match Dir::open(at, Realm::Source, Arc::clone(gate)) {
+            Ok(dir) => Ok(dir),
+            Err(error) => Err(sys::errno(&error).ok_or_else(|| Error::failed("open the source", at, error))?),
+        };
+        Ok(Self { opened, only, prefix: at.as_os_str().as_bytes().into() })
+    }
+
+    /// The directory.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    pub(crate) fn dir(&self) -> io::Result<&Dir> {
+        self.opened.as_ref().map_err(|errno| (*errno).into())
     }
 
     /// What proves that nothing was renamed, made or removed: the directory's metadata, or the single file's.
@@ -112,9 +123,22 @@ impl Base {
         self.only.as_ref().map_or_else(|| dir.stat_self(), |name| dir.stat(name))
     }
 
-    /// Whether the name exists; only the last word before a root is given up for gone.
-    fn kind(&self) -> Option<Kind> {
-        self.stat(&self.dir).ok().map(|stat| stat.kind)
+    /// Where it is.
+    fn path(&self) -> PathBuf {
+        let at = Path::new(std::ffi::OsStr::from_bytes(&self.prefix));
+        self.only.as_ref().map_or_else(|| at.to_owned(), |name| at.join(std::ffi::OsStr::from_bytes(name)))
+    }
+}
+
+/// A source of which nothing can be opened is an error; one among others is a loss.
+fn open_all(plan: &Plan, gate: &Arc<dyn Gate>) -> Result<Vec<Base>> {
+    let bases = plan.roots.iter().map(|root| Base::open(&root.path, gate)).collect::<Result<Vec<_>>>()?;
+    let closed = bases.iter().find_map(|base| Some((base.path(), base.dir().err()?)));
+    match closed {
+        Some((path, error)) if bases.iter().all(|base| base.opened.is_err()) => {
+            Err(Error::failed("open the source", path, error).remedy("run it as the owner of the source"))
+        }
+        _ => Ok(bases),
     }
 }
 
@@ -216,7 +240,7 @@ pub(crate) fn freeze(
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
 ) -> Result<Frozen> {
-    let bases = plan.roots.iter().map(|root| Base::open(&root.path, gate)).collect::<Result<Vec<_>>>()?;
+    let bases = open_all(plan, gate)?;
     let descriptors = sys::raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS);
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MOST_WORKERS);
     let freezer = Freezer {
@@ -254,9 +278,8 @@ pub(crate) fn freeze(
 
 /// The freeze ends early only if a root is gone or the run was cancelled.
 fn gone_root(freezer: &Freezer<'_>, error: io::Error) -> Error {
-    let gone = freezer.bases.iter().find(|base| base.kind().is_none()).or(freezer.bases.first());
-    let path = gone.map(|base| Path::new(std::ffi::OsStr::from_bytes(&base.prefix)).to_owned()).unwrap_or_default();
-    Error::failed("freeze the source", path, error)
+    let gone = freezer.bases.iter().find(|base| base.dir().and_then(|dir| base.stat(dir)).is_err());
+    Error::failed("freeze the source", gone.or(freezer.bases.first()).map(Base::path).unwrap_or_default(), error)
 }
 
 fn finish(freezer: Freezer<'_>, settled: settle::Settled, width_us: u64) -> Frozen {
@@ -295,7 +318,9 @@ fn ledger(nodes: &mut [Node]) -> Ledger {
         }
         notes.for_each(|(root, path, fate)| ledger.note(root, path, fate));
         if let State::Hollow(reason) = &node.state {
-            ledger.note(root, path, Fate::Hollow(reason.clone()));
+            // Without its metadata not even the directory itself can be archived.
+            let fate = if node.stat.is_some() { Fate::Hollow } else { Fate::Lost };
+            ledger.note(root, path, fate(reason.clone()));
         }
     }
     let alive = if gone.is_empty() { BTreeSet::new() } else { held_below(nodes, &gone) };

@@ -172,7 +172,7 @@ impl Freezer<'_> {
 
     fn look_again(&self, root: u16, path: &RelPath) -> Result<(Dir, Stamp), Refusal> {
         let base = &self.bases[usize::from(root)];
-        let dir = base.dir.open_dir(path.as_bytes()).by(Verb::OpenDir)?;
+        let dir = base.dir().and_then(|dir| dir.open_dir(path.as_bytes())).by(Verb::OpenDir)?;
         let stat = base.stat(&dir).by(Verb::Stat)?;
         Ok((dir, Stamp::of(&stat)))
     }

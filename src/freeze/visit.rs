@@ -84,13 +84,17 @@ impl Freezer<'_> {
 
     /// Opens a directory and looks at it before it is listed: whatever happens from then on moves its stamp.
     fn open(&self, root: u16, path: &RelPath) -> Result<Opened, Refusal> {
-        let dir = self.bases[usize::from(root)].dir.open_dir(path.as_bytes()).by(Verb::OpenDir)?;
+        let dir = self.open_dir(root, path.as_bytes()).by(Verb::OpenDir)?;
         let mount = dir.mount().by(Verb::Stat)?;
         let place = self.places.of_mount(mount, &dir).by(Verb::MakeDir)?;
         let xattrs = dir.xattrs().by(Verb::Xattr)?;
         let looked = sys::coarse_now();
         let stat = self.bases[usize::from(root)].stat(&dir).by(Verb::Stat)?;
         Ok(Opened { dir, place, stat, xattrs, looked })
+    }
+
+    fn open_dir(&self, root: u16, path: &[u8]) -> io::Result<Dir> {
+        self.bases[usize::from(root)].dir()?.open_dir(path)
     }
 
     fn list(&self, root: u16, dir: &Dir) -> Result<Listing, Refusal> {
@@ -115,9 +119,27 @@ impl Freezer<'_> {
                 drop(nodes);
                 self.suspects().extend(parent);
             }
-            _ => node.state = State::Hollow(refusal.reason()),
+            _ => {
+                node.state = State::Hollow(refusal.reason());
+                let (root, path, known) = (node.root, node.path.clone(), node.stat);
+                drop(nodes);
+                let stat = known.or_else(|| self.look_from_parent(root, &path));
+                self.nodes()[id as usize].stat = stat;
+            }
         }
         Ok(())
+    }
+
+    /// The metadata of a directory that may not be opened.
+    fn look_from_parent(&self, root: u16, path: &RelPath) -> Option<Stat> {
+        let bytes = path.as_bytes();
+        let (parent, name) = match bytes.iter().rposition(|&c| c == b'/') {
+            Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
+            None if path.is_root() => return None,
+            None => (&b""[..], bytes),
+        };
+        let stat = self.open_dir(root, parent).and_then(|dir| dir.stat(name)).ok()?;
+        (stat.kind == Kind::Directory).then_some(stat)
     }
 
     fn take_in(

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ pub(crate) struct Listing {
 impl Dir {
     /// Opens the directory at `path`, which must not be a symbolic link itself.
     pub(crate) fn open(path: &Path, realm: Realm, gate: Arc<dyn Gate>) -> io::Result<Dir> {
-        gate.pass(&Step { verb: Verb::OpenDir, realm, dir: b"", name: b"" })?;
+        gate.pass(&Step { verb: Verb::OpenDir, realm, dir: b"", name: path.as_os_str().as_bytes() })?;
         let fd = kernel::openat(kernel::CWD, path, DIRECTORY, Mode::empty())?;
         Ok(Dir { fd: Arc::new(fd), gate, realm, path: RelPath::root() })
     }
