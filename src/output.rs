@@ -112,8 +112,9 @@ impl Write for Draft {
         Ok(written)
     }
 
+    /// Writes nothing, as nothing is buffered; fails if the run is cancelled.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.file.flush()
     }
 }
 
@@ -246,17 +247,22 @@ impl Stream {
     pub(crate) fn new(out: Box<dyn Write + Send>, gate: Arc<dyn Gate>) -> Self {
         Self { out, gate, written: 0 }
     }
+
+    fn pass(&self) -> io::Result<()> {
+        self.gate.pass(&Step { verb: Verb::Write, realm: Realm::Output, dir: b"", name: b"" })
+    }
 }
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.gate.pass(&Step { verb: Verb::Write, realm: Realm::Output, dir: b"", name: b"" })?;
+        self.pass()?;
         let written = self.out.write(bytes)?;
         self.written += written as u64;
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.pass()?;
         self.out.flush()
     }
 }

@@ -135,6 +135,19 @@ pub struct RefusedName {
     pub why: String,
 }
 
+/// What a dry run found of one kind, to be frozen in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SurveyRow {
+    /// `jsonl` for sessions and other line-oriented files, `database`, or `file`.
+    pub kind: &'static str,
+    /// `link`, `clone`, `hold`, `pin` or `copy`.
+    pub capture: &'static str,
+    /// How many.
+    pub files: u64,
+    /// Their contents, in bytes.
+    pub bytes: u64,
+}
+
 /// Names by fate, and what was held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
@@ -235,6 +248,9 @@ pub struct Report {
     pub counts: Counts,
     /// Files by the way they were frozen: `link`, `clone`, `hold`, `pin`, `copy`.
     pub captures: BTreeMap<&'static str, u64>,
+    /// What a dry run found, by kind and by the way it would be frozen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub survey: Vec<SurveyRow>,
     /// `zstd`, `xz`, `gzip` or `none`, with the level where one was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<String>,

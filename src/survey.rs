@@ -14,9 +14,10 @@ use crate::event::{Event, Observer};
 use crate::fate::Fate;
 use crate::freeze::{Facts, Options, choose};
 use crate::gate::{self, Gate, Realm};
+use crate::lines::is_lines;
 use crate::plan::{Class, NameAudit, Plan, Request, Verdict};
 use crate::relpath::joined;
-use crate::report::{Fated, PathName, RefusedName, Report};
+use crate::report::{Fated, PathName, RefusedName, Report, SurveyRow};
 use crate::sys::{self, Dir};
 
 /// Reports what a backup would hold, how each file would be frozen, and what would be in its way. Nothing is written,
@@ -181,10 +182,25 @@ impl Walk<'_> {
             staged: true,
             clones: false,
         };
-        *self.report.captures.entry(choose(self.options.mode, facts).as_str()).or_default() += 1;
+        self.count(name, stat.size, facts);
         if facts.database {
             self.note(&path, &Fate::Torn("raw database".into()));
         }
+    }
+
+    fn count(&mut self, name: &[u8], bytes: u64, facts: Facts) {
+        let capture = choose(self.options.mode, facts).as_str();
+        *self.report.captures.entry(capture).or_default() += 1;
+        let lines = if is_lines(name) { "jsonl" } else { "file" };
+        let kind = if facts.database { "database" } else { lines };
+        let rows = &mut self.report.survey;
+        let known = rows.iter().position(|row| (row.kind, row.capture) == (kind, capture));
+        let at = known.unwrap_or_else(|| {
+            rows.push(SurveyRow { kind, capture, files: 0, bytes: 0 });
+            rows.len() - 1
+        });
+        rows[at].files += 1;
+        rows[at].bytes += bytes;
     }
 
     fn note(&mut self, path: &[u8], fate: &Fate) {

@@ -111,7 +111,7 @@ fn a_session_deleted_between_listing_and_linking_is_named_as_departed_and_fails_
     let (report, archive) = scene.play(scene.backup().gate(gate));
     assert_eq!(report.exit_code(), 0);
     assert!(instant(&report));
-    assert_eq!(paths(&report.departed), [gone.clone()]);
+    assert_eq!(paths(&report.departed), [gone.as_path()]);
     assert!(!archive.payload.contains_key(&gone));
     assert!(archive.payload.contains_key(&scene.session("a", 0)));
 }
@@ -310,7 +310,7 @@ fn a_large_file_that_shrinks_while_it_is_streamed_is_torn_and_tears_nothing_else
     });
     let (report, archive) = scene.play(scene.backup().gate(gate));
     assert_eq!(report.exit_code(), 3);
-    assert_eq!(paths(&report.losses), [path.clone()]);
+    assert_eq!(paths(&report.losses), [path.as_path()]);
     assert_eq!(archive.contents(&path).expect("is there").len(), contents.len(), "padded to what was promised");
     assert!(archive.payload.contains_key(&scene.session("b", 2)), "what follows is whole");
 }
@@ -460,7 +460,7 @@ fn a_directory_that_may_not_be_listed_is_hollow_and_keeps_its_own_entry() {
     let hollow = scene.state().join("agents/a/sessions");
     let (report, archive) = scene.play(scene.backup().gate(closed("agents/a/sessions")));
     assert_eq!((report.exit_code(), report.counts.hollow), (3, 1));
-    assert_eq!(paths(&report.losses), [hollow.clone()]);
+    assert_eq!(paths(&report.losses), [hollow.as_path()]);
     assert_eq!(archive.payload[&hollow].mode & 0o777, 0o755);
     assert!(instant(&report));
 }
@@ -472,7 +472,7 @@ fn a_source_that_may_not_be_opened_is_lost_and_the_others_are_archived() {
     write_cold(&other.join("file"), "x");
     let (report, archive) = scene.play(scene.backup().and(&other).gate(closed("/closed")));
     assert_eq!((report.exit_code(), report.counts.lost), (3, 1));
-    assert_eq!(paths(&report.losses), [other.clone()]);
+    assert_eq!(paths(&report.losses), [other.as_path()]);
     assert!(archive.payload.contains_key(&scene.session("a", 1)));
     assert_eq!(archive.manifest["assets"].as_array().map(Vec::len), Some(1), "what is lost is no asset");
 }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,6 +93,11 @@ impl Place<'_> {
         self.node.place.staging.as_deref().ok_or_else(|| io::Error::other("there is no staging directory"))
     }
 
+    /// A pinned file, to be read.
+    fn pinned(&self, file: &File) -> io::Result<Reader> {
+        self.base.dir()?.reader(file, &crate::relpath::joined(self.node.path.as_bytes(), &self.entry.name))
+    }
+
     /// The live file, if the name is still bound to a file.
     fn live(&self) -> io::Result<Reader> {
         let dir = self.base.dir()?.open_dir(self.node.path.as_bytes())?;
@@ -141,7 +147,7 @@ impl Reading {
             Held::Hold(held) => frozen(Body::Bytes(Cow::Borrowed(&held.bytes))),
             Held::Clone(staged) | Held::Copy(staged) => frozen(Body::File(Arc::new(place.staging()?.open(*staged)?))),
             Held::Link(staged) => return self.named(place, Arc::new(place.staging()?.open(*staged)?)),
-            Held::Pin(pinned) => return self.named(place, Arc::clone(&pinned.reader)),
+            Held::Pin(pinned) => return self.named(place, Arc::new(place.pinned(&pinned.file)?)),
             Held::Directory(_) | Held::Symlink(_) => return Err(io::Error::other("has no contents")),
         };
         if marks.unproven && !marks.database {
@@ -261,6 +267,7 @@ fn kept_changing() -> Fate {
 fn held(place: Place<'_>) -> io::Result<Reader> {
     match &place.entry.held {
         Held::Link(staged) | Held::Clone(staged) | Held::Copy(staged) => place.staging()?.open(*staged),
+        Held::Pin(pinned) => place.pinned(&pinned.file),
         _ => Err(sys::Errno::NOENT.into()),
     }
 }

@@ -214,16 +214,15 @@ struct Told {
     tail: Option<u64>,
 }
 
-/// Hashes what is read through it.
+/// Hashes what is read through it, and tells how far the archive is.
 struct Hashing<'a> {
     reader: &'a mut dyn Read,
     hasher: blake3::Hasher,
+    observer: &'a dyn Observer,
+    done: u64,
 }
 
-impl<'a> Hashing<'a> {
-    fn new(reader: &'a mut dyn Read) -> Self {
-        Self { reader, hasher: blake3::Hasher::new() }
-    }
+impl Hashing<'_> {
 
     fn digest(&self) -> Option<String> {
         Some(self.hasher.finalize().to_hex().to_string())
@@ -234,6 +233,8 @@ impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.reader.read(buffer)?;
         self.hasher.update(&buffer[..n]);
+        self.done += n as u64;
+        self.observer.on(Event::Archived { bytes: self.done });
         Ok(n)
     }
 }
@@ -413,7 +414,8 @@ impl<'a, W: Write> Writer<'a, W> {
     }
 
     fn append_hashed(&mut self, piece: &Piece<'_>, contents: &mut dyn Read) -> io::Result<Option<String>> {
-        let mut hashing = Hashing::new(contents);
+        let (observer, done) = (self.observer, self.done);
+        let mut hashing = Hashing { reader: contents, hasher: blake3::Hasher::new(), observer, done };
         self.append(piece, &mut hashing)?;
         Ok(hashing.digest())
     }

@@ -5,7 +5,7 @@ use indicatif::HumanBytes;
 use super::page::{self, Page};
 use super::summary;
 use super::terminal::Paint;
-use crate::report::Report;
+use crate::report::{Report, SurveyRow};
 
 /// What a backup would hold, and what is in its way.
 pub(super) fn of(report: &Report, paint: Paint) -> String {
@@ -15,12 +15,18 @@ pub(super) fn of(report: &Report, paint: Paint) -> String {
     summary::sources(&mut page, report);
     page.row("contents", summary::amount(&report.counts));
     page.row("freeze", summary::captures(report));
+    page.list("kinds", report.survey.iter().map(kind), report.survey.len(), "");
     page.list("mounts", report.mounts.iter().map(page::path), report.mounts.len(), "");
     summary::left_out(&mut page, report);
     summary::refused(&mut page, report);
     summary::warnings(&mut page, report);
     summary::losses(&mut page, report, "; --json names all");
     page.finish()
+}
+
+/// Files of one kind that would be frozen in one way.
+fn kind(row: &SurveyRow) -> String {
+    format!("{} by {}: {}, {}", row.kind, row.capture, page::many(row.files, "file"), HumanBytes(row.bytes))
 }
 
 fn heading(report: &Report, paint: Paint) -> String {
@@ -45,6 +51,7 @@ mod tests {
             captures: [("link", 2)].into(),
             free_bytes: Some(1 << 30),
             mounts: vec![PathName(b"/s".to_vec())],
+            survey: vec![SurveyRow { kind: "jsonl", capture: "link", files: 2, bytes: 10 }],
             ..Report::default()
         };
         let text = of(&report, Paint { colours: false });
@@ -54,6 +61,7 @@ mod tests {
             "contents   2 files, 1 directory, 10 B\n",
             "freeze     2 linked\n",
             "mounts     /s\n",
+            "kinds      jsonl by link: 2 files, 10 B\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }

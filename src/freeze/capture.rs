@@ -1,5 +1,6 @@
 //! Freezing one name: look, choose, hold, look again.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -264,7 +265,8 @@ impl Capturer<'_> {
         let Some(reader) = self.open(found)? else { return Ok(None) };
         let reader = Arc::new(reader);
         let Some(fingerprint) = self.fingerprint(found, || Ok(Arc::clone(&reader)))? else { return Ok(None) };
-        let held = Held::Pin(Box::new(Pinned { reader, _permit: permit }));
+        let file = Arc::try_unwrap(reader).map_err(|_| io::Error::other("the file is in use")).by(Verb::Open)?.into_file();
+        let held = Held::Pin(Box::new(Pinned { file, _permit: permit }));
         Ok(Some(Entry { fingerprint, ..entry(found.name, found.stat, held, found.marks) }))
     }
 
@@ -353,7 +355,7 @@ impl Capturer<'_> {
 
 /// Looks at the first bytes of a file that may be a database.
 fn sniff(dir: &Dir, name: &[u8], stat: &Stat) -> io::Result<bool> {
-    let possible = stat.size >= 512 && (stat.size % 512 == 0 || has_database_name(name));
+    let possible = stat.size >= 512 && (stat.size.is_multiple_of(512) || has_database_name(name));
     if !possible {
         return Ok(false);
     }
@@ -375,7 +377,7 @@ pub(crate) struct Bytes {
 
 /// A descriptor held open.
 pub(crate) struct Pinned {
-    pub(crate) reader: Arc<Reader>,
+    pub(crate) file: File,
     _permit: Permit,
 }
 

@@ -138,13 +138,10 @@ impl Freezer<'_> {
             check.restless.push(Restless { root, path, why });
             check.visits.insert(id);
         };
-        if unresolved {
-            restless(path.clone(), Why::Names);
-        }
         let looked = self.look_again(root, &path);
         match looked {
             Ok((dir, now)) => {
-                if now != stamp {
+                if now != stamp || unresolved {
                     restless(path.clone(), Why::Names);
                 } else if !proves {
                     restless(path.clone(), Why::Young);
@@ -162,7 +159,6 @@ impl Freezer<'_> {
         Ok(())
     }
 
-    #[expect(clippy::type_complexity, reason = "what one check needs of a node, taken under one lock")]
     fn snapshot_of(&self, id: NodeId) -> (u16, RelPath, State, Vec<Watched>, bool) {
         let nodes = self.nodes();
         let node = &nodes[id as usize];

@@ -207,13 +207,16 @@ impl Freezer<'_> {
         old.for_each(|gone| self.missing(&mut compared, gone, listing.trouble.is_some()));
         for name in unresolved {
             let listed = listing.names.binary_search_by(|listed| listed.name.cmp(&name)).is_ok();
-            if !listed && !compared.kept.iter().any(|entry| entry.name == name) {
-                compared.notes.insert(name, Fate::Departed);
+            match &listing.trouble {
+                Some(_) => self.unresolved(id, name),
+                None if !listed => drop(compared.notes.insert(name, Fate::Departed)),
+                None => {}
             }
         }
         Ok(compared)
     }
 
+    #[expect(clippy::type_complexity, reason = "what a listing is held against, taken under one lock")]
     fn take_out(&self, id: NodeId) -> (Vec<Entry>, BTreeMap<Box<[u8]>, Fate>, Vec<Box<[u8]>>) {
         let mut nodes = self.nodes();
         let node = &mut nodes[id as usize];

@@ -263,6 +263,7 @@ fn rules_of(root: &Path, holdings: &Holdings, include_workspace: bool) -> RootRu
     protected.extend([holdings.config_path.clone(), holdings.oauth_dir.clone()]);
     protected.extend(holdings.agents.iter().map(|agent| agent.path.clone()));
     RootRules::guarded(root)
+        .guard_sessions(holdings.guards_sessions)
         .state(&holdings.state_dir)
         .foreign(included.iter().map(PathBuf::as_path), holdings.custom_agents())
         .leave_out(excluded.iter().map(PathBuf::as_path))

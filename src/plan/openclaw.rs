@@ -85,6 +85,20 @@ pub(super) struct Holdings {
     pub(super) shared_workspace: Option<PathBuf>,
     pub(super) agents: Vec<AgentRoot>,
     pub(super) managed_skills: Vec<PathBuf>,
+    /// Whether the version that last wrote the config is known to refuse sessions that have a second name.
+    pub(super) guards_sessions: bool,
+}
+
+/// The last release line that appends to a session whatever its link count. 2026.7.35 answers "Refusing to append to
+/// hardlinked file" (measured) when it rewrites a transcript, and a migration to SQLite refuses linked transcripts.
+const LAST_UNGUARDED: (u32, u32) = (2026, 4);
+
+/// Whether the version in the config's `meta.lastTouchedVersion` is later than [`LAST_UNGUARDED`]. A config that does
+/// not tell is one of the old ones.
+fn guards_sessions(config: &Value) -> bool {
+    let version = config["meta"]["lastTouchedVersion"].as_str().unwrap_or_default();
+    let mut parts = version.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    matches!((parts.next(), parts.next()), (Some(year), Some(month)) if (year, month) > LAST_UNGUARDED)
 }
 
 impl Holdings {
@@ -101,6 +115,7 @@ impl Holdings {
             shared_workspace: roster.shared_workspace(),
             agents: roster.agent_roots(),
             managed_skills: managed_skills(state_dir),
+            guards_sessions: guards_sessions(&config.value),
             config_files: config.files,
             state_dir: canonical_prefix(state_dir),
         }
@@ -434,6 +449,24 @@ fn has_transcript(agent: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sessions_are_guarded_where_the_version_refuses_linked_ones() {
+        for (version, guarded) in [
+            ("2026.4.14", false),
+            ("2025.12.1", false),
+            ("2026.7.35", true),
+            ("2026.9.6", true),
+            ("2026.9.6-beta.1", true),
+            ("2027.1.0", true),
+            ("", false),
+            ("unknown", false),
+        ] {
+            let config = serde_json::json!({ "meta": { "lastTouchedVersion": version } });
+            assert_eq!(guards_sessions(&config), guarded, "{version:?}");
+        }
+        assert!(!guards_sessions(&serde_json::json!({})));
+    }
 
     #[test]
     fn agent_names_are_spelled_as_openclaw_spells_them() {

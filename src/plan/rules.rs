@@ -7,6 +7,7 @@ use super::exclude::Excludes;
 use super::habits;
 use super::path_set::{PathSet, within};
 use crate::entry::Kind;
+use crate::naming::{is_partial_name, is_staging_name};
 
 /// What becomes of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,27 +74,15 @@ fn unarchivable(kind: Kind) -> Option<&'static str> {
     }
 }
 
-/// Our own staging directories, `.clawsnap-YYYYMMDDTHHMMSSZ-xxxxxxxx`, and unfinished archives,
-/// `.clawsnap-….partial`.
+/// Our own staging directories and unfinished archives.
 #[inline]
 fn of_our_own(name: &[u8], kind: Kind) -> Option<&'static str> {
-    let rest = name.strip_prefix(b".clawsnap-")?;
     let ours = match kind {
-        Kind::Directory => is_stamp(rest),
-        Kind::File => rest.ends_with(b".partial"),
+        Kind::Directory => is_staging_name(name),
+        Kind::File => is_partial_name(name),
         _ => false,
     };
     ours.then_some("clawsnap")
-}
-
-fn is_stamp(text: &[u8]) -> bool {
-    const SHAPE: &[u8] = b"ddddddddTddddddZ-xxxxxxxx";
-    text.len() == SHAPE.len()
-        && text.iter().zip(SHAPE).all(|(&c, &wanted)| match wanted {
-            b'd' => c.is_ascii_digit(),
-            b'x' => matches!(c, b'0'..=b'9' | b'a'..=b'f'),
-            _ => c == wanted,
-        })
 }
 
 /// The rules of one root. All paths are relative to it.
@@ -102,6 +91,8 @@ pub(super) struct RootRules {
     path: PathBuf,
     /// The class of what no rule speaks of.
     base: Class,
+    /// Sessions are guarded as well: the version that owns them refuses those with a second name.
+    guards_sessions: bool,
     /// Where OpenClaw's state directory is, if it is the root or in it and its rules apply.
     state: Option<Vec<u8>>,
     /// Parts of a plain tree that OpenClaw reads through a guard.
@@ -122,6 +113,7 @@ impl RootRules {
         Self {
             path: path.to_path_buf(),
             base: Class::Linkable,
+            guards_sessions: false,
             state: None,
             guarded: PathSet::default(),
             foreign: PathSet::default(),
@@ -134,6 +126,11 @@ impl RootRules {
     /// The rules of a tree that OpenClaw reads through a guard.
     pub(super) fn guarded(path: &Path) -> Self {
         Self { base: Class::Guarded, ..Self::plain(path) }
+    }
+
+    /// Guards sessions too, where the version says so.
+    pub(super) fn guard_sessions(self, guards_sessions: bool) -> Self {
+        Self { guards_sessions, ..self }
     }
 
     /// Applies the rules of OpenClaw's state directory at `state`, where that is in this root.
@@ -237,7 +234,8 @@ impl RootRules {
             Class::Linkable => !self.is_guarded(path, name),
             Class::Guarded => {
                 let inner = self.in_state(path).filter(|_| !self.foreign.covers(path));
-                kind == Kind::File && inner.is_some_and(|inner| habits::is_unguarded(inner, name))
+                let may = kind == Kind::File && !self.guards_sessions;
+                may && inner.is_some_and(|inner| habits::is_unguarded(inner, name))
             }
         };
         if linkable { Class::Linkable } else { Class::Guarded }

@@ -152,6 +152,11 @@ impl Dir {
         Ok(Reader::new(File::from(opened), Arc::clone(&self.gate), self.realm, self.path.join(name)))
     }
 
+    /// A reader of a file that was opened by [`Dir::open_file`] before.
+    pub(crate) fn reader(&self, file: &File, name: &[u8]) -> io::Result<Reader> {
+        Ok(Reader::new(file.try_clone()?, Arc::clone(&self.gate), self.realm, self.path.join(name)))
+    }
+
     /// Whether we may read the file `name`, as far as its permissions tell.
     pub(crate) fn may_read(&self, name: &[u8]) -> bool {
         let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;

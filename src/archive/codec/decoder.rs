@@ -74,6 +74,7 @@ impl<R: Read> Decoder<R> {
     }
 
     /// What the input is compressed with.
+    #[cfg(test)]
     pub(crate) fn codec(&self) -> Codec {
         self.codec
     }

@@ -181,9 +181,13 @@ fn zstd_end(encoder: &mut raw::Encoder<'static>, block: &[u8], sink: &mut dyn Wr
 /// The multi-threaded encoder even for one thread: its blocks are cut by size alone.
 fn xz_encoder(level: u32, threads: u32) -> io::Result<Stream> {
     let mut builder = MtStreamBuilder::new();
-    builder.threads(threads).preset(level).check(Check::Crc64);
+    builder.threads(threads).preset(level).check(Check::Crc64).timeout_ms(XZ_TIMEOUT_MS);
     Ok(builder.encoder()?)
 }
+
+/// How long liblzma works before it comes back, in milliseconds: a block of a high level takes most of a minute, and
+/// nobody who cancels waits for that.
+const XZ_TIMEOUT_MS: u32 = 100;
 
 /// Feeds `input` to the end; with `Action::Finish`, also takes all output to the stream's end.
 fn xz_code(stream: &mut Stream, input: &[u8], action: Action, sink: &mut dyn Write) -> io::Result<()> {
@@ -196,6 +200,10 @@ fn xz_code(stream: &mut Stream, input: &[u8], action: Action, sink: &mut dyn Wri
         }
         room.clear();
         let status = stream.process_vec(&input[taken..], &mut room, action)?;
+        if room.is_empty() {
+            // Nothing came out in that time: the sink can still say that the run is cancelled.
+            sink.flush()?;
+        }
         sink.write_all(&room)?;
         match status {
             Status::StreamEnd => return Ok(()),
