@@ -401,7 +401,7 @@ fn what_cannot_be_archived_and_what_is_ours_is_always_left_out() {
         (ours, Kind::File, "Guarded"),
         (".openclaw/.clawsnap-20260101T000000Z-0123ABCD", Kind::Directory, "Guarded"),
         (".openclaw/.clawsnap-20260101T000000Z-0123abcde", Kind::Directory, "Guarded"),
-        (".openclaw/.clawsnap-x.tar.zst.partial", Kind::File, "clawsnap"),
+        (".openclaw/.clawsnap-20260101T000000Z-00000001.partial", Kind::File, "clawsnap"),
         (".openclaw/npm", Kind::Directory, "Guarded"),
         (".openclaw/a.pid", Kind::File, "Guarded"),
     ] {
