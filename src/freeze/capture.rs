@@ -38,8 +38,8 @@ pub(crate) struct Settings {
 
 /// What came of the attempt to capture one name.
 pub(crate) enum Outcome {
-    /// It is held.
-    Taken(Box<Entry>),
+    /// It is held; the entry has no name yet.
+    Taken(Entry),
     /// It was not there, or was something else than was listed, or changed hands all the time: the next listing
     /// decides.
     Moved,
@@ -126,7 +126,7 @@ impl Capturer<'_> {
     pub(crate) fn capture(&self, name: &[u8], class: Class, sidecar: bool) -> io::Result<Outcome> {
         for _ in 0..ATTEMPTS {
             match self.attempt(name, class, sidecar) {
-                Ok(Some(entry)) => return Ok(Outcome::Taken(Box::new(entry))),
+                Ok(Some(entry)) => return Ok(Outcome::Taken(entry)),
                 Ok(None) => {}
                 Err(refusal) => match refusal.meaning() {
                     Meaning::Cancelled => return Err(refusal.into_error()),
@@ -172,7 +172,7 @@ impl Capturer<'_> {
         match staging.stat(place).by(Verb::Stat) {
             Ok(stat) if stat.kind == Kind::File && stat.mtime < self.settings.hot_since => {
                 let stat = Stat { nlink: stat.nlink - 1, ..stat };
-                Ok(Some(entry(name, stat, Held::Link(place), Marks::default())))
+                Ok(Some(entry(stat, Held::Link(place), Marks::default())))
             }
             looked => {
                 staging.give_up(place);
@@ -183,7 +183,7 @@ impl Capturer<'_> {
 
     fn symlink(&self, name: &[u8], stat: Stat) -> Result<Entry, Refusal> {
         let target = self.dir.read_link(name).by(Verb::ReadLink)?;
-        Ok(entry(name, stat, Held::Symlink(target.into()), Marks::default()))
+        Ok(entry(stat, Held::Symlink(target.into()), Marks::default()))
     }
 
     fn file(&self, name: &[u8], class: Class, stat: Stat, sidecar: bool) -> Result<Option<Entry>, Refusal> {
@@ -250,7 +250,7 @@ impl Capturer<'_> {
         let stat = Stat { nlink: held.nlink - 1, ctime: found.stat.ctime, ..held };
         match self.fingerprint(found, || staging.open(place).map(Arc::new)) {
             Ok(Some(fingerprint)) => {
-                Ok(Some(Entry { fingerprint, ..entry(found.name, stat, Held::Link(place), found.marks) }))
+                Ok(Some(Entry { fingerprint, ..entry(stat, Held::Link(place), found.marks) }))
             }
             other => {
                 staging.give_up(place);
@@ -267,7 +267,7 @@ impl Capturer<'_> {
         let Some(fingerprint) = self.fingerprint(found, || Ok(Arc::clone(&reader)))? else { return Ok(None) };
         let file = Arc::try_unwrap(reader).map_err(|_| io::Error::other("the file is in use")).by(Verb::Open)?.into_file();
         let held = Held::Pin(Box::new(Pinned { file, _permit: permit }));
-        Ok(Some(Entry { fingerprint, ..entry(found.name, found.stat, held, found.marks) }))
+        Ok(Some(Entry { fingerprint, ..entry(found.stat, held, found.marks) }))
     }
 
     fn hold(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
@@ -280,7 +280,7 @@ impl Capturer<'_> {
         let reading = content::read(&reader).by(Verb::Read)?;
         let marks = Marks { unproven: !reading.proven, ..found.marks };
         let held = Held::Hold(Box::new(Bytes { bytes: reading.contents, _permit: permit }));
-        Ok(Some(Entry { xattrs, ..entry(found.name, reading.stat, held, marks) }))
+        Ok(Some(Entry { xattrs, ..entry(reading.stat, held, marks) }))
     }
 
     fn copy(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
@@ -289,7 +289,7 @@ impl Capturer<'_> {
         let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
         let reading = content::copy(&reader, staging, self.worker).by(Verb::Read)?;
         let marks = Marks { unproven: !reading.proven, ..found.marks };
-        Ok(Some(Entry { xattrs, ..entry(found.name, reading.stat, Held::Copy(reading.contents), marks) }))
+        Ok(Some(Entry { xattrs, ..entry(reading.stat, Held::Copy(reading.contents), marks) }))
     }
 
     fn clone_extents(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
@@ -305,7 +305,7 @@ impl Capturer<'_> {
                 let size = file.reader().and_then(|clone| clone.stat()).by(Verb::Stat)?.size;
                 let marks = Marks { unproven: !after.same_contents(&found.stat), ..found.marks };
                 let stat = Stat { size, ..after };
-                Ok(Some(Entry { xattrs, ..entry(found.name, stat, Held::Clone(place), marks) }))
+                Ok(Some(Entry { xattrs, ..entry(stat, Held::Clone(place), marks) }))
             }
             Err(refusal) => {
                 staging.give_up(place);
@@ -381,8 +381,9 @@ pub(crate) struct Pinned {
     _permit: Permit,
 }
 
-fn entry(name: &[u8], stat: Stat, held: Held, marks: Marks) -> Entry {
-    Entry { name: name.into(), stat, held, xattrs: None, fingerprint: None, marks }
+/// An entry that still lacks its name: whoever asked for the capture has that.
+fn entry(stat: Stat, held: Held, marks: Marks) -> Entry {
+    Entry { name: Box::default(), stat, held, xattrs: None, fingerprint: None, marks }
 }
 
 fn boxed(xattrs: Xattrs) -> Option<Box<Xattrs>> {

@@ -42,8 +42,9 @@ use capture::Settings;
 use content::Pool;
 use place::{Place, Places};
 
-/// Bytes of hot files that are held in memory at most.
-const HOLD_BUDGET: u64 = 64 * 1024 * 1024;
+/// Bytes of hot files that are held in memory at most. The compressor's window takes 128 MiB, and all together shall
+/// stay below 200 MB, however many files are hot; what is beyond this is linked or pinned, with a fingerprint.
+const HOLD_BUDGET: u64 = 16 * 1024 * 1024;
 
 /// Descriptors left for everything but pinned files.
 const SPARE_DESCRIPTORS: u64 = 128;

@@ -112,6 +112,7 @@ impl Freezer<'_> {
         let new = first_new..nodes.len();
         for at in sort.into_iter().map(|id| id as usize).chain(new) {
             nodes[at].entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            nodes[at].entries.shrink_to_fit();
         }
         Ok(())
     }

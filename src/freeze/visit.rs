@@ -31,6 +31,8 @@ pub(crate) enum Task {
 
 /// A name to be captured.
 pub(crate) struct Wanted {
+    /// Where it stands in the listing.
+    at: usize,
     name: Box<[u8]>,
     class: Class,
     sidecar: bool,
@@ -151,7 +153,8 @@ impl Freezer<'_> {
         worker: usize,
         queue: &Queue<Task>,
     ) -> io::Result<()> {
-        let compared = self.compare(id, root, &opened, &listing)?;
+        let mut listing = listing;
+        let compared = self.compare(id, root, &opened, &mut listing)?;
         let place = opened.place.clone();
         for entry in &compared.discarded {
             give_up(&place, entry);
@@ -191,18 +194,18 @@ impl Freezer<'_> {
 
     /// Holds a listing against what was held before: what is unmoved stays, what is new or replaced is wanted, what
     /// is missing has departed.
-    fn compare(&self, id: NodeId, root: u16, opened: &Opened, listing: &Listing) -> io::Result<Compared> {
+    fn compare(&self, id: NodeId, root: u16, opened: &Opened, listing: &mut Listing) -> io::Result<Compared> {
         let (old, mut notes, unresolved) = self.take_out(id);
         notes.retain(|_, fate| *fate == Fate::Departed);
         let mut compared = Compared { notes, ..Compared::default() };
         let mut old = old.into_iter().peekable();
-        for listed in &listing.names {
+        for (at, listed) in listing.names.iter().enumerate() {
             while let Some(gone) = old.next_if(|entry| entry.name < listed.name) {
                 self.missing(&mut compared, gone, listing.trouble.is_some());
             }
             let before = old.next_if(|entry| entry.name == listed.name);
             compared.notes.remove(&listed.name);
-            self.compare_name(&mut compared, (id, root), opened, listing, listed, before)?;
+            self.compare_name(&mut compared, (id, root), opened, listing, at, before)?;
         }
         old.for_each(|gone| self.missing(&mut compared, gone, listing.trouble.is_some()));
         for name in unresolved {
@@ -212,6 +215,10 @@ impl Freezer<'_> {
                 None if !listed => drop(compared.notes.insert(name, Fate::Departed)),
                 None => {}
             }
+        }
+        for wanted in &mut compared.wanted {
+            // Moved, not copied: a large directory would else have all its names twice.
+            wanted.name = std::mem::take(&mut listing.names[wanted.at].name);
         }
         Ok(compared)
     }
@@ -242,9 +249,10 @@ impl Freezer<'_> {
         (id, root): (NodeId, u16),
         opened: &Opened,
         listing: &Listing,
-        listed: &Listed,
+        at: usize,
         before: Option<Entry>,
     ) -> io::Result<()> {
+        let listed = &listing.names[at];
         let Some(kind) = self.kind_of(opened, listed)? else {
             // Gone since it was listed, where the listing does not tell kinds: the next listing decides.
             compared.discarded.extend(before);
@@ -275,7 +283,7 @@ impl Freezer<'_> {
                     }
                     compared.discarded.push(replaced);
                 }
-                self.want(compared, (id, root), opened, listing, listed, class, kind);
+                self.want(compared, (id, root), opened, listing, at, class, kind);
             }
         }
         Ok(())
@@ -288,20 +296,20 @@ impl Freezer<'_> {
         (id, root): (NodeId, u16),
         opened: &Opened,
         listing: &Listing,
-        listed: &Listed,
+        at: usize,
         class: Class,
         kind: Kind,
     ) {
-        let name = listed.name.clone();
+        let listed = &listing.names[at];
         if kind == Kind::Directory {
-            let child = self.add_node(Node::pending(root, opened.dir.path().join(&name), Some(id)));
+            let child = self.add_node(Node::pending(root, opened.dir.path().join(&listed.name), Some(id)));
             compared.visits.push(child);
-            compared.kept.push(directory_entry(name, listed.ino, &opened.stat, child));
+            compared.kept.push(directory_entry(listed.name.clone(), listed.ino, &opened.stat, child));
             return;
         }
-        let base = sidecar_of(&name);
+        let base = sidecar_of(&listed.name);
         let sidecar = base.is_some_and(|base| listing.names.binary_search_by(|other| (*other.name).cmp(base)).is_ok());
-        compared.wanted.push(Wanted { name, class, sidecar });
+        compared.wanted.push(Wanted { at, name: Box::default(), class, sidecar });
     }
 
     fn kind_of(&self, opened: &Opened, listed: &Listed) -> io::Result<Option<Kind>> {
@@ -374,9 +382,9 @@ impl Freezer<'_> {
         };
         let mut taken = Vec::with_capacity(wanted.len());
         let mut outcomes = Vec::new();
-        for Wanted { name, class, sidecar } in wanted {
+        for Wanted { name, class, sidecar, .. } in wanted {
             match capturer.capture(&name, class, sidecar)? {
-                Outcome::Taken(entry) => taken.push(*entry),
+                Outcome::Taken(entry) => taken.push(Entry { name, ..entry }),
                 other => outcomes.push((name, other)),
             }
         }

@@ -1,0 +1,626 @@
+//! What OpenClaw reads through a guard is left alone while a backup runs, and what anybody reads is left as it was.
+//!
+//! OpenClaw refuses files with a second name, and proves what it imported by ctime. So a watcher looks at every file,
+//! over and over, while a backup runs. The gate makes the backup wait at each of its steps until the watcher has seen
+//! everything once more: a link that exists between any two steps is seen.
+
+mod churn;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, FileTimes, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use churn::{Sample, empty_database, sample_state};
+use clawsnap::event::{Event, Observer};
+use clawsnap::freeze::{Mode, Options};
+use clawsnap::gate::{Gate, Step};
+use clawsnap::plan::{Environment, Request};
+use clawsnap::report::Report;
+use clawsnap::{Create, Output};
+use support::{Archive, differences, leftovers, snapshot, write, write_cold};
+
+const MODES: [Mode; 4] = [Mode::Auto, Mode::Link, Mode::Clone, Mode::Copy];
+
+/// What a run is doing, as far as its events tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Before,
+    Freeze,
+    Archive,
+    ReadBack,
+    After,
+}
+
+const PHASES: [Phase; 5] = [Phase::Before, Phase::Freeze, Phase::Archive, Phase::ReadBack, Phase::After];
+
+/// What a guard looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    nlink: u64,
+    ctime: (i64, i64),
+}
+
+impl Look {
+    fn at(path: &Path) -> Self {
+        let found = path.symlink_metadata().expect("nobody removes what is watched");
+        Self { nlink: found.nlink(), ctime: (found.ctime(), found.ctime_nsec()) }
+    }
+}
+
+/// All that was ever seen of one file.
+#[derive(Clone, Debug)]
+struct Seen {
+    first: Look,
+    last: Look,
+    most_links: u64,
+    /// When it had more links than at first.
+    linked_in: BTreeSet<Phase>,
+    ctime_moved: bool,
+}
+
+impl Seen {
+    fn new(look: Look) -> Self {
+        Self { first: look, last: look, most_links: look.nlink, linked_in: BTreeSet::new(), ctime_moved: false }
+    }
+
+    fn add(&mut self, look: Look, phase: Phase) {
+        self.last = look;
+        self.most_links = self.most_links.max(look.nlink);
+        self.ctime_moved |= look.ctime != self.first.ctime;
+        if look.nlink > self.first.nlink {
+            self.linked_in.insert(phase);
+        }
+    }
+
+    fn was_left_alone(&self) -> bool {
+        self.first.nlink == 1 && self.most_links == 1 && self.last.nlink == 1 && !self.ctime_moved
+    }
+}
+
+/// What the watcher and the run tell each other.
+#[derive(Default)]
+struct Shared {
+    /// The index of the phase.
+    phase: AtomicU64,
+    begun: AtomicU64,
+    done: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn phase(&self) -> Phase {
+        PHASES[usize::try_from(self.phase.load(Ordering::SeqCst)).expect("is small")]
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u64, Ordering::SeqCst);
+    }
+
+    /// Waits for a round of looks that begins after this call.
+    fn looked(&self) -> io::Result<()> {
+        let before = self.begun.load(Ordering::SeqCst);
+        let patience = Instant::now() + Duration::from_secs(20);
+        while self.done.load(Ordering::SeqCst) <= before {
+            if Instant::now() > patience {
+                return Err(io::Error::other("the watcher looks no more"));
+            }
+            thread::yield_now();
+        }
+        Ok(())
+    }
+}
+
+/// Looks at files, over and over, until it is told to end.
+struct Watcher {
+    shared: Arc<Shared>,
+    thread: JoinHandle<Watched>,
+}
+
+/// What a watcher saw.
+struct Watched {
+    files: BTreeMap<PathBuf, Seen>,
+    /// Rounds of looks that lie within one phase.
+    rounds: BTreeMap<Phase, u64>,
+}
+
+impl Watcher {
+    fn of(files: Vec<PathBuf>) -> Self {
+        // Where stamps are as coarse as the clock, what happens within the tick of the last change does not move them.
+        thread::sleep(Duration::from_millis(20));
+        let shared = Arc::new(Shared::default());
+        let watching = Arc::clone(&shared);
+        let thread = thread::spawn(move || watch(files, &watching));
+        shared.looked().expect("looks before anything happens");
+        Self { shared, thread }
+    }
+
+    fn gate(&self) -> Arc<dyn Gate> {
+        Arc::new(Patient(Arc::clone(&self.shared)))
+    }
+
+    fn observer(&self) -> impl Observer + 'static {
+        Phases(Arc::clone(&self.shared))
+    }
+
+    fn end(self) -> Watched {
+        self.shared.looked().expect("looks once more");
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.thread.join().expect("the watcher did not fail")
+    }
+}
+
+fn watch(files: Vec<PathBuf>, shared: &Shared) -> Watched {
+    let mut watched = Watched { files: BTreeMap::new(), rounds: BTreeMap::new() };
+    while !shared.stop.load(Ordering::SeqCst) {
+        let round = shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let phase = shared.phase();
+        for path in &files {
+            let look = Look::at(path);
+            match watched.files.get_mut(path) {
+                Some(seen) => seen.add(look, phase),
+                None => drop(watched.files.insert(path.clone(), Seen::new(look))),
+            }
+        }
+        if phase == shared.phase() {
+            *watched.rounds.entry(phase).or_default() += 1;
+        }
+        shared.done.store(round, Ordering::SeqCst);
+    }
+    watched
+}
+
+/// Lets each step wait until the watcher has looked.
+struct Patient(Arc<Shared>);
+
+impl Gate for Patient {
+    fn pass(&self, _: &Step<'_>) -> io::Result<()> {
+        self.0.enter(Phase::Freeze);
+        self.0.looked()
+    }
+}
+
+struct Phases(Arc<Shared>);
+
+impl Observer for Phases {
+    fn on(&self, event: Event) {
+        match event {
+            Event::Frozen { .. } => self.0.enter(Phase::Archive),
+            Event::Sealed { .. } => self.0.enter(Phase::ReadBack),
+            Event::Published => self.0.enter(Phase::After),
+            _ => {}
+        }
+    }
+}
+
+impl Watched {
+    /// The files that were not left alone, a line each.
+    fn touched(&self, wanted: impl Fn(&Path) -> bool) -> Vec<String> {
+        let touched = self.files.iter().filter(|(path, seen)| wanted(path) && !seen.was_left_alone());
+        touched.map(|(path, seen)| format!("{}: {seen:?}", path.display())).collect()
+    }
+
+    fn seen(&self, path: &Path) -> &Seen {
+        &self.files[path]
+    }
+
+    /// The watcher looked while the run did each of its parts, not only before and after it.
+    fn assert_looked_from_within(&self) {
+        for phase in PHASES {
+            let rounds = self.rounds.get(&phase).copied().unwrap_or(0);
+            let least = if matches!(phase, Phase::Before | Phase::After) { 1 } else { 5 };
+            assert!(rounds >= least, "{rounds} rounds of looks in {phase:?}: {:?}", self.rounds);
+        }
+    }
+}
+
+/// A home with a state directory, and a workspace outside of it.
+struct Home {
+    top: tempfile::TempDir,
+    state: PathBuf,
+}
+
+impl Home {
+    fn new(state: &str) -> Self {
+        Self::with_config(state, "")
+    }
+
+    /// `more` goes into the config.
+    fn with_config(state: &str, more: &str) -> Self {
+        let top = tempfile::tempdir().expect("a directory");
+        let home = top.path().join("home");
+        let state = home.join(state);
+        let sample = Sample { agents: 2, sessions_per_agent: 6, hot_percent: 30, ..Sample::default() };
+        sample_state(&state, &sample);
+        fs::create_dir(top.path().join("out")).expect("makes a directory");
+        let home = Self { top, state };
+        home.add_what_the_sample_lacks(more);
+        home.warm_every_other();
+        home
+    }
+
+    fn home(&self) -> PathBuf {
+        self.top.path().join("home")
+    }
+
+    fn out(&self) -> PathBuf {
+        self.top.path().join("out")
+    }
+
+    fn outside(&self) -> PathBuf {
+        self.home().join("outside")
+    }
+
+    fn add_what_the_sample_lacks(&self, more: &str) {
+        let (inside, outside) = (self.state.join("workspace"), self.outside());
+        let agents = format!(
+            "agents: {{ defaults: {{ workspace: {inside:?} }}, list: [{{ id: 'main' }}, {{ id: 'helper-1', workspace: \
+             {outside:?} }}] }}"
+        );
+        write_cold(&self.state.join("openclaw.json"), format!("{{ {agents}, {more} }}\n"));
+        for name in ["AGENTS.md", "SOUL.md", "MEMORY.md", "notes/plan.md", "notes/deep/er.txt", "data/table.csv"] {
+            write_cold(&outside.join(name), format!("# {name}\n"));
+        }
+        for name in [
+            ".env",
+            "extensions/acme/index.js",
+            "extensions/acme/openclaw.plugin.json",
+            "plugins/acme/plugin.js",
+            "skills/acme/SKILL.md",
+            "skills/acme/run.py",
+            "hooks/boot/HOOK.md",
+            "agents/main/agent/auth-profiles.json",
+            "agents/main/agent/session-sqlite-import-archive/x.jsonl",
+            "agents/main/agent/session-sqlite-import-archive/v.jsonl",
+            "agents/main/agent/session-sqlite-migration-runs/y.jsonl",
+            "agents/main/sessions/session-sqlite-import-archive/z.jsonl",
+            "agents/main/sessions/0.trajectory.jsonl",
+        ] {
+            write_cold(&self.state.join(name), format!("{{\"name\":\"{name}\"}}\n"));
+        }
+        for name in [
+            "state/openclaw.sqlite",
+            "agents/main/agent/openclaw-agent.sqlite",
+            "agents/main/sessions/index.db",
+            "agents/main/sessions/more.db",
+            "agents/main/sessions/nameless",
+            "agents/main/sessions/renamed.json",
+        ] {
+            write_cold(&self.state.join(name), empty_database());
+        }
+        for name in ["agents/main/sessions/index.db-wal", "agents/main/sessions/nameless-wal"] {
+            write_cold(&self.state.join(name), "the log of the database beside it");
+        }
+        write_cold(&self.home().join("notes/list.txt"), "milk\n");
+    }
+
+    /// Of each sort, every other file is as if it was written just now.
+    fn warm_every_other(&self) {
+        for files in self.sorts().values() {
+            for path in files.iter().step_by(2) {
+                let file = OpenOptions::new().write(true).open(path).expect("opens");
+                file.set_times(FileTimes::new().set_modified(SystemTime::now())).expect("sets its times");
+            }
+        }
+    }
+
+    /// All files, by what OpenClaw thinks of them.
+    fn sorts(&self) -> BTreeMap<&'static str, Vec<PathBuf>> {
+        let mut sorts: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+        for path in self.files() {
+            sorts.entry(self.sort(&path)).or_default().push(path);
+        }
+        sorts
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        snapshot(&self.home()).into_iter().filter(|(_, looks)| looks.is_file()).map(|(path, _)| path).collect()
+    }
+
+    /// What OpenClaw thinks of a file: `session` for what it reads whatever its links.
+    fn sort(&self, path: &Path) -> &'static str {
+        let Ok(path) = path.strip_prefix(&self.state) else {
+            return if path.starts_with(self.outside()) { "workspace" } else { "plain" };
+        };
+        let path = path.to_str().expect("is UTF-8");
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts[..] {
+            ["workspace", ..] => "workspace",
+            ["credentials", ..] => "credential",
+            ["extensions" | "plugins" | "skills" | "hooks", ..] => "plugin",
+            ["openclaw.json" | ".env"] => "config",
+            _ if path.contains("session-sqlite-") => "import archive",
+            _ if name.contains(".sqlite") || name.contains(".db") => "database",
+            [.., "nameless" | "nameless-wal" | "renamed.json"] => "database",
+            ["agents", _, "sessions", _] if name.contains(".jsonl") && !name.contains(".trajectory") => "session",
+            ["cron", "runs", _] => "session",
+            _ => "other",
+        }
+    }
+
+    fn is_guarded(&self, path: &Path) -> bool {
+        !matches!(self.sort(path), "session" | "plain")
+    }
+
+    /// Backs up, with a watcher, what the environment names, or these sources.
+    fn watched(&self, sources: &[PathBuf], options: Options) -> (Report, Watched) {
+        let watcher = Watcher::of(self.files());
+        let report = self.backup(sources, options, &watcher.gate(), &watcher.observer());
+        (report, watcher.end())
+    }
+
+    fn backup(&self, sources: &[PathBuf], options: Options, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
+        let environment = Environment { home: Some(self.home()), cwd: "/".into(), variables: BTreeMap::new() };
+        let environment = environment.with("OPENCLAW_STATE_DIR", &self.state);
+        create(Request { sources: sources.to_vec(), ..Request::new(environment) }, &self.out(), options, gate, observer)
+    }
+
+    /// What is true of every run here.
+    fn assert_sound(&self, report: &Report) {
+        // The databases are copied raw, which counts as a loss.
+        assert_eq!(report.exit_code(), 3, "{:?}", report.error);
+        assert!(report.losses.iter().all(|loss| loss.fate == "torn"), "{:?}", report.losses);
+        for dir in [self.home(), self.state.clone(), self.outside()] {
+            assert_eq!(leftovers(&dir), [] as [PathBuf; 0]);
+        }
+    }
+}
+
+fn create(request: Request, out: &Path, freeze: Options, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
+    let output = Output::Path(out.to_owned());
+    let compression = Some("none".parse().expect("is known"));
+    clawsnap::create(Create { request, output, compression, freeze, verify: true, created_at: None }, gate, observer)
+}
+
+fn mode(mode: Mode) -> Options {
+    Options { mode, ..Options::default() }
+}
+
+/// The backup of an installation, watched: what is guarded is left alone, and what is not is seen to be linked.
+fn assert_guarded(home: &Home, options: Options) -> Report {
+    let context = format!("{options:?}");
+    let (report, watched) = home.watched(&[], options);
+    home.assert_sound(&report);
+    watched.assert_looked_from_within();
+    assert_eq!(watched.touched(|path| home.is_guarded(path)), [] as [String; 0], "{context}");
+    assert_archived(home, &report);
+    let linked: Vec<&Seen> = watched.files.values().filter(|seen| seen.most_links > 1).collect();
+    for seen in &linked {
+        assert_eq!((seen.most_links, seen.last.nlink, seen.ctime_moved), (2, 1, true), "{seen:?}");
+        assert!(seen.linked_in.contains(&Phase::Freeze) && !seen.linked_in.contains(&Phase::After), "{seen:?}");
+    }
+    // A hot session may be linked for a moment, until it turns out to be hot.
+    let while_archived = linked.iter().filter(|seen| seen.linked_in.contains(&Phase::Archive)).count();
+    assert_eq!(while_archived as u64, report.captures.get("link").copied().unwrap_or(0), "{context}");
+    report
+}
+
+/// What was left alone was not left out.
+fn assert_archived(home: &Home, report: &Report) {
+    let path = report.archive_path.as_ref().expect("has an archive");
+    let archive = Archive::read(Path::new(std::str::from_utf8(&path.0).expect("is UTF-8")));
+    for (sort, files) in home.sorts() {
+        for path in files {
+            let left_out = sort == "plain" || path.starts_with(home.state.join("tmp"));
+            let expected = (!left_out).then(|| fs::read(&path).expect("is readable"));
+            assert_eq!(archive.contents(&path), expected.as_deref(), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn there_are_hot_and_cold_files_of_every_sort_that_is_guarded() {
+    let home = Home::new("state");
+    let sorts = home.sorts();
+    let recent = SystemTime::now() - Duration::from_secs(120);
+    for sort in ["workspace", "credential", "config", "plugin", "database", "import archive", "other", "session"] {
+        let files = sorts.get(sort).unwrap_or_else(|| panic!("there is no {sort}"));
+        let is_hot = |path: &PathBuf| path.metadata().and_then(|found| found.modified()).expect("has a time") > recent;
+        let hot = files.iter().filter(|path| is_hot(path)).count();
+        assert!(hot > 0 && hot < files.len(), "{hot} of {} are hot: {sort}", files.len());
+    }
+}
+
+#[test]
+fn guarded_files_keep_one_name_and_their_ctime_while_a_backup_runs() {
+    let home = Home::new("state");
+    let captures = MODES.map(|by| assert_guarded(&home, mode(by)).captures);
+    for capture in ["link", "hold", "pin", "copy"] {
+        assert!(captures[1].contains_key(capture), "by links, nothing shows the watcher {capture}: {captures:?}");
+    }
+    assert!(captures[0]["link"] > 0, "the watcher sees what is linked");
+    assert_eq!(captures[3].keys().collect::<Vec<_>>(), [&"copy"], "by copies, not even a session is linked");
+}
+
+#[test]
+fn hot_files_that_are_too_large_to_be_held_in_memory_keep_one_name_as_well() {
+    let home = Home::new("state");
+    assert_guarded(&home, Options { hold_limit: 0, ..mode(Mode::Link) });
+}
+
+#[test]
+fn sessions_of_versions_that_guard_them_keep_one_name_as_well() {
+    let home = Home::with_config("state", "meta: { lastTouchedVersion: '2026.7.35' }");
+    for by in [Mode::Auto, Mode::Link] {
+        let (report, watched) = home.watched(&[], mode(by));
+        home.assert_sound(&report);
+        watched.assert_looked_from_within();
+        assert_eq!(watched.touched(|path| home.sort(path) != "plain"), [] as [String; 0], "{by:?}");
+    }
+}
+
+#[test]
+fn guarded_files_keep_one_name_when_the_state_and_its_workspace_are_named() {
+    let home = Home::new("state");
+    for sources in [[home.state.clone(), home.outside()], [home.outside(), home.state.clone()]] {
+        let (report, watched) = home.watched(&sources, mode(Mode::Auto));
+        home.assert_sound(&report);
+        assert_eq!(watched.touched(|path| home.is_guarded(path)), [] as [String; 0], "{sources:?}");
+    }
+}
+
+/// A backup of a whole home directory takes the state for part of a plain tree.
+#[test]
+fn guarded_files_keep_one_name_when_they_lie_in_a_plain_source() {
+    for state in ["state", ".openclaw"] {
+        let home = Home::new(state);
+        let (report, watched) = home.watched(&[home.home()], mode(Mode::Auto));
+        home.assert_sound(&report);
+        watched.assert_looked_from_within();
+        assert_eq!(watched.touched(|path| home.is_guarded(path)), [] as [String; 0], "{state}");
+    }
+    let home = Home::new("state");
+    support::cool(&home.home().join("notes/list.txt"));
+    let (_, watched) = home.watched(&[home.home()], mode(Mode::Auto));
+    assert_eq!(watched.seen(&home.home().join("notes/list.txt")).most_links, 2, "what is plain is linked");
+}
+
+/// The watcher itself, tried out: a second name that lives for two steps of a run, once in each of its parts.
+#[test]
+fn the_watcher_sees_a_guarded_file_that_is_linked_for_a_moment() {
+    for (phase, file) in [(Phase::Freeze, "AGENTS.md"), (Phase::Archive, "SOUL.md"), (Phase::ReadBack, "USER.md")] {
+        let home = Home::new("state");
+        let watcher = Watcher::of(home.files());
+        let (path, other) = (home.state.join("workspace").join(file), home.home().join("second"));
+        let linked = AtomicBool::new(false);
+        let (shared, name, second) = (Arc::clone(&watcher.shared), path.clone(), other.clone());
+        let gate: Arc<dyn Gate> = Arc::new(support::Script::new(move |_, _| {
+            shared.enter(Phase::Freeze);
+            if shared.phase() == phase && !linked.swap(true, Ordering::SeqCst) {
+                shared.looked()?; // A round that began in the phase before is over.
+                fs::hard_link(&name, &second)?;
+                shared.looked()?;
+                fs::remove_file(&second)?;
+            }
+            shared.looked()
+        }));
+        let report = home.backup(&[], mode(Mode::Auto), &gate, &watcher.observer());
+        home.assert_sound(&report);
+        let watched = watcher.end();
+        assert_eq!(watched.touched(|path| home.is_guarded(path)).len(), 1, "{phase:?}");
+        let seen = watched.seen(&path);
+        assert!(seen.ctime_moved && seen.most_links == 2 && seen.last.nlink == 1, "{seen:?}");
+        assert_eq!(seen.linked_in, BTreeSet::from([phase]));
+    }
+}
+
+#[test]
+fn no_mode_changes_anything_in_the_source() {
+    let home = Home::new("state");
+    let sessions = home.state.join("agents/main/sessions");
+    write_cold(&sessions.join("twin.jsonl"), "{}\n");
+    fs::hard_link(sessions.join("twin.jsonl"), sessions.join("other-twin.jsonl")).expect("links");
+    let gate: Arc<dyn Gate> = Arc::new(clawsnap::gate::CancelFlag::new());
+    let before = snapshot(&home.home());
+    for by in MODES {
+        home.assert_sound(&home.backup(&[], mode(by), &gate, &()));
+        assert_eq!(differences(&before, &snapshot(&home.home())), [] as [String; 0], "{by:?}");
+    }
+    fs::set_permissions(home.state.join("openclaw.json"), fs::Permissions::from_mode(0o640)).expect("sets the mode");
+    assert_eq!(differences(&before, &snapshot(&home.home())).len(), 1, "the snapshot can tell");
+}
+
+/// Somebody who owns nothing.
+const NOBODY: u32 = 65_534;
+
+const SOURCE: &str = "CLAWSNAP_TEST_SOURCE";
+const OUT: &str = "CLAWSNAP_TEST_OUT";
+const MODE: &str = "CLAWSNAP_TEST_MODE";
+
+/// Not a test by itself: what [`nothing_changes_when_somebody_without_privileges_makes_the_backup`] has run.
+#[test]
+#[ignore = "run by another test, as another user"]
+fn back_up_as_whoever_runs_this() {
+    let variable = |name| std::env::var(name).expect("is run by another test");
+    let environment = Environment { home: None, cwd: "/".into(), variables: BTreeMap::new() };
+    let request = Request { sources: vec![variable(SOURCE).into()], ..Request::new(environment) };
+    let gate: Arc<dyn Gate> = Arc::new(clawsnap::gate::CancelFlag::new());
+    let out = PathBuf::from(variable(OUT));
+    let report = create(request, &out, mode(variable(MODE).parse().expect("is a mode")), &gate, &());
+    write(&out.join("report.json"), serde_json::to_vec(&report).expect("serializes"));
+}
+
+#[test]
+fn nothing_changes_when_somebody_without_privileges_makes_the_backup() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become somebody else (and whoever else runs this is without privileges)");
+        return;
+    }
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no setpriv to become somebody else with");
+        return;
+    }
+    // Where the parent may not be written to, staging lies in the source itself for a while.
+    for parent_is_ours in [true, false] {
+        let home = Home::new("state");
+        let strange = give_away(&home, parent_is_ours);
+        let before = snapshot(&home.state);
+        for by in ["auto", "link", "clone", "copy"] {
+            let report = back_up_as_nobody(&home, by);
+            assert_eq!(report["outcome"], "lossy", "{by}: {report:#}");
+            assert_told(&report, &strange);
+            assert_eq!(differences(&before, &snapshot(&home.state)), [] as [String; 0], "{by} {parent_is_ours}");
+            assert_eq!([leftovers(&home.home()), leftovers(&home.state)].concat(), [] as [PathBuf; 0], "{by}");
+        }
+    }
+}
+
+/// Gives everything to [`NOBODY`] but for a session that others may read, a session that they may not, and a directory
+/// that they may not list. Returns what will be lost.
+fn give_away(home: &Home, with_parent: bool) -> [PathBuf; 2] {
+    let sessions = home.state.join("agents/main/sessions");
+    let [readable, private, closed] = ["readable.jsonl", "private.jsonl", "closed"].map(|name| sessions.join(name));
+    write_cold(&readable, "{}\n");
+    write_cold(&private, "{}\n");
+    write_cold(&closed.join("x.jsonl"), "{}\n");
+    let paths: Vec<PathBuf> = snapshot(&home.home()).into_keys().collect();
+    let stays = |path: &PathBuf| {
+        [&readable, &private].contains(&path) || path.starts_with(&closed) || (!with_parent && *path == home.home())
+    };
+    for path in paths.iter().filter(|path| !stays(path) && !path.is_symlink()) {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("changes the owner");
+    }
+    chown(home.out(), Some(NOBODY), Some(NOBODY)).expect("changes the owner");
+    for (path, mode) in [(home.top.path(), 0o755), (&readable, 0o644), (&private, 0o600), (&closed, 0o700)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("sets the mode");
+    }
+    [private, closed]
+}
+
+/// What could not be had is told by name, and all that is lost but for the databases.
+fn assert_told(report: &serde_json::Value, strange: &[PathBuf]) {
+    let losses = report["losses"].as_array().expect("is a list").iter();
+    let told =
+        losses.filter(|loss| loss["reason"] != "raw database").map(|loss| loss["path"].as_str().map(PathBuf::from));
+    let told: BTreeSet<PathBuf> = told.flatten().collect();
+    assert_eq!(told, strange.iter().cloned().collect::<BTreeSet<PathBuf>>());
+}
+
+fn back_up_as_nobody(home: &Home, mode: &str) -> serde_json::Value {
+    // The test binary may lie where nobody else can reach it.
+    let binary = home.top.path().join("tests");
+    if !binary.exists() {
+        fs::copy(std::env::current_exe().expect("has a path"), &binary).expect("copies");
+    }
+    let ids = format!("--reuid={NOBODY} --regid={NOBODY} --clear-groups --");
+    let child = Command::new("setpriv")
+        .args(ids.split(' '))
+        .arg(&binary)
+        .args("--exact back_up_as_whoever_runs_this --ignored --nocapture".split(' '))
+        .envs([(SOURCE, home.state.as_os_str()), (OUT, home.out().as_os_str()), (MODE, mode.as_ref())])
+        .env("TMPDIR", home.out())
+        .output()
+        .expect("runs");
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    let report = fs::read(home.out().join("report.json")).expect("reported");
+    fs::remove_file(home.out().join("report.json")).expect("removes");
+    serde_json::from_slice(&report).expect("is JSON")
+}
