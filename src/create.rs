@@ -17,7 +17,8 @@ use crate::output::{Draft, Sealed, Stream, Target};
 use crate::plan::{NameAudit, Plan, Request, plan};
 use crate::relpath::joined;
 use crate::report::{
-    AgentRoot, Asset, Consistency, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName, Report, RestlessPath, Skipped,
+    AgentRoot, Asset, Consistency, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName, Report, RestlessPath,
+    Skipped,
 };
 use crate::sys;
 use crate::verify;
@@ -336,7 +337,8 @@ fn enough_space(bytes: u64, codec: Codec, free: Option<u64>, directory: &Path) -
                 std::io::ErrorKind::StorageFull,
                 format!("{free} bytes are free, and {bytes} bytes of contents need {least} at the very least"),
             );
-            Err(Error::failed("make the archive in", directory, cause).remedy("free space there, or choose another --output"))
+            Err(Error::failed("make the archive in", directory, cause)
+                .remedy("free space there, or choose another --output"))
         }
         _ => Ok(()),
     }
@@ -423,9 +425,10 @@ fn fill_refused(report: &mut Report, frozen: &Frozen) {
         let dir = joined(&frozen.bases[usize::from(node.root)].prefix, node.path.as_bytes());
         let refused = audit.audit_directory(&dir, node.entries.iter().map(|entry| &*entry.name));
         report.refused_names.extend(
-            refused
-                .into_iter()
-                .map(|refused| RefusedName { path: PathName(refused.path.as_bytes().to_vec()), why: refused.to_string() }),
+            refused.into_iter().map(|refused| RefusedName {
+                path: PathName(refused.path.as_bytes().to_vec()),
+                why: refused.to_string(),
+            }),
         );
     }
 }

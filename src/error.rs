@@ -87,8 +87,12 @@ mod tests {
 
     #[test]
     fn an_error_names_the_operation_the_path_the_cause_and_what_to_do() {
-        let error = Error::failed("open the source", "/a\nb", io::Error::from_raw_os_error(13)).remedy("run it as the owner");
-        assert_eq!(error.to_string(), "cannot open the source /a\\nb: Permission denied (os error 13) (run it as the owner)");
+        let error =
+            Error::failed("open the source", "/a\nb", io::Error::from_raw_os_error(13)).remedy("run it as the owner");
+        assert_eq!(
+            error.to_string(),
+            "cannot open the source /a\\nb: Permission denied (os error 13) (run it as the owner)"
+        );
     }
 
     #[test]

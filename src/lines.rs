@@ -14,7 +14,8 @@ const STEP: u64 = 64 * 1024;
 /// `x.jsonl.deleted.1700000000`.
 pub(crate) fn is_lines(name: &[u8]) -> bool {
     const ENDING: &[u8] = b".jsonl";
-    name.ends_with(ENDING) || name.windows(ENDING.len() + 1).any(|part| part.starts_with(ENDING) && part.ends_with(b"."))
+    name.ends_with(ENDING)
+        || name.windows(ENDING.len() + 1).any(|part| part.starts_with(ENDING) && part.ends_with(b"."))
 }
 
 /// The half-written tail of the first `length` bytes; `None` if they end at a record boundary.

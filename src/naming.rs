@@ -55,7 +55,9 @@ mod tests {
         let partial = partial_name(sys::now()).expect("random numbers");
         assert!(is_partial_name(partial.as_bytes()), "{partial}");
         assert!(!is_staging_name(partial.as_bytes()));
-        for other in [".clawsnap-", ".clawsnap-20261123T231500Z-1A2b3c4d", ".clawsnap-20261123T231500Z-1a2b3c4d.old", "x"] {
+        for other in
+            [".clawsnap-", ".clawsnap-20261123T231500Z-1A2b3c4d", ".clawsnap-20261123T231500Z-1a2b3c4d.old", "x"]
+        {
             assert!(!is_staging_name(other.as_bytes()), "{other}");
         }
     }

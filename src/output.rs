@@ -31,7 +31,8 @@ impl Target {
         let name = path.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", path.display())))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(|error| Error::failed("make the output directory", parent, error))?;
-        let directory = parent.canonicalize().map_err(|error| Error::failed("resolve the output directory", parent, error))?;
+        let directory =
+            parent.canonicalize().map_err(|error| Error::failed("resolve the output directory", parent, error))?;
         let dir = Dir::open(&directory, Realm::Output, Arc::clone(gate))
             .map_err(|error| Error::failed("open the output directory", &directory, error))?;
         let target = Self { dir, directory, name: name.as_bytes().to_vec() };
@@ -158,7 +159,8 @@ impl Sealed {
     /// That of `prove`; the archive is gone then.
     pub(crate) fn verify(self, prove: impl FnOnce(ReadBack) -> Result<()>) -> Result<Verified> {
         self.draft.file.forget_cache();
-        let reader = self.draft.file.reader().map_err(|error| Error::failed("read back", self.draft.target.path(), error))?;
+        let reader =
+            self.draft.file.reader().map_err(|error| Error::failed("read back", self.draft.target.path(), error))?;
         prove(ReadBack { reader, offset: 0 })?;
         Ok(Verified { draft: self.draft })
     }

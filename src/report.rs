@@ -330,7 +330,14 @@ mod tests {
     fn the_fields_that_openclaw_prints_keep_their_names() {
         let json = serde_json::to_value(Report::default()).expect("serializes");
         for field in [
-            "createdAt", "archiveRoot", "dryRun", "includeWorkspace", "onlyConfig", "verified", "assets", "skipped",
+            "createdAt",
+            "archiveRoot",
+            "dryRun",
+            "includeWorkspace",
+            "onlyConfig",
+            "verified",
+            "assets",
+            "skipped",
             "skippedVolatileCount",
         ] {
             assert!(json.get(field).is_some(), "{field}");

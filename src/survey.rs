@@ -61,12 +61,20 @@ fn run(
 }
 
 /// Whether the archive could be published there.
-fn look_at_output(output: &Path, compression: Compression, plan: &Plan, gate: &Arc<dyn Gate>, report: &mut Report) -> Result<()> {
+fn look_at_output(
+    output: &Path,
+    compression: Compression,
+    plan: &Plan,
+    gate: &Arc<dyn Gate>,
+    report: &mut Report,
+) -> Result<()> {
     let path = archive_path(output, compression.codec, report)?;
     outside_of_sources(&path, plan)?;
     report.archive_path = Some(PathName(path.as_os_str().as_bytes().to_vec()));
     if path.symlink_metadata().is_ok() {
-        report.warnings.push(format!("{} exists: nothing is ever overwritten, choose another --output.", path.display()));
+        report
+            .warnings
+            .push(format!("{} exists: nothing is ever overwritten, choose another --output.", path.display()));
     }
     let existing = path.ancestors().skip(1).find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/"));
     let dir = Dir::open(existing, Realm::Output, Arc::clone(gate))
@@ -75,7 +83,9 @@ fn look_at_output(output: &Path, compression: Compression, plan: &Plan, gate: &A
     let (least, bytes) = (least_space(report.counts.bytes, compression.codec), report.counts.bytes);
     if let Some(free) = report.free_bytes.filter(|free| *free < bytes) {
         let verdict = if free < least { "The backup will not fit" } else { "The backup may not fit" };
-        report.warnings.push(format!("{verdict}: {free} bytes are free in {}, contents are {bytes} bytes.", existing.display()));
+        report
+            .warnings
+            .push(format!("{verdict}: {free} bytes are free in {}, contents are {bytes} bytes.", existing.display()));
     }
     if dir.is_read_only().unwrap_or(false) {
         report.warnings.push(format!("{} is on a read-only filesystem.", existing.display()));
@@ -212,7 +222,11 @@ impl Walk<'_> {
             _ => (&mut counts.lost, &mut self.report.losses),
         };
         *count += 1;
-        list.push(Fated { path: PathName(path.to_vec()), fate: fate.as_str(), reason: fate.reason().map(str::to_owned) });
+        list.push(Fated {
+            path: PathName(path.to_vec()),
+            fate: fate.as_str(),
+            reason: fate.reason().map(str::to_owned),
+        });
     }
 
     fn audit(&mut self, absolute: &[u8], names: Vec<&[u8]>) {

@@ -8,8 +8,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use tar::{Archive, Entry, EntryType};
 
 use crate::archive::{
-    Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, parse_pax, written_time,
-    xattrs_digest,
+    Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, parse_pax,
+    written_time, xattrs_digest,
 };
 use crate::entry::Timestamp;
 use crate::error::{Error, Result};
@@ -116,7 +116,10 @@ impl Stranger {
 
     /// The path below the root, which is the same for all entries.
     fn below_root<'a>(&mut self, path: &'a [u8]) -> Result<&'a [u8]> {
-        let slash = path.iter().position(|&c| c == b'/').ok_or_else(|| unproven(format!("{} lies beside the root", shown(path))))?;
+        let slash = path
+            .iter()
+            .position(|&c| c == b'/')
+            .ok_or_else(|| unproven(format!("{} lies beside the root", shown(path))))?;
         let (root, below) = (&path[..slash], &path[slash + 1..]);
         let known = self.root.get_or_insert_with(|| root.to_vec());
         if root.is_empty() || known != root {
@@ -163,7 +166,8 @@ impl Stranger {
             Some(text) => String::from_utf8_lossy(text).into_owned(),
             None => whole_seconds(header.mtime().map_err(unreadable)?),
         };
-        let link = records.get(b"linkpath").map(<[u8]>::to_vec).or_else(|| header.link_name_bytes().map(|l| l.into_owned()));
+        let link =
+            records.get(b"linkpath").map(<[u8]>::to_vec).or_else(|| header.link_name_bytes().map(|l| l.into_owned()));
         let link = match (kind, &link) {
             ("symlink", Some(target)) => Some(&target[..]),
             ("hardlink", Some(target)) => Some(self.target(target)?),
@@ -197,7 +201,8 @@ impl Stranger {
         if self.inventory.is_some() {
             return Err(unproven("it has two inventories"));
         }
-        let mut hashing = HashingLines { reader: BufReader::with_capacity(64 * 1024, entry), hasher: blake3::Hasher::new() };
+        let mut hashing =
+            HashingLines { reader: BufReader::with_capacity(64 * 1024, entry), hasher: blake3::Hasher::new() };
         let mut seen = std::mem::take(&mut self.seen).into_iter();
         let mut count = 0;
         while let Some(text) = hashing.next_line()? {

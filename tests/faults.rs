@@ -105,7 +105,11 @@ impl Bench {
             let lost = fated(&report.losses, &path);
             let gone = fated(&report.excluded, &path) + fated(&report.departed, &path);
             let below_hollow = path.ancestors().skip(1).any(|parent| fated(&report.losses, parent) == 1);
-            assert!(archived || lost + gone == 1 || below_hollow, "{what}: {} has no fate\n{report:#?}", path.display());
+            assert!(
+                archived || lost + gone == 1 || below_hollow,
+                "{what}: {} has no fate\n{report:#?}",
+                path.display()
+            );
             assert!(gone + lost <= 1 && !(archived && gone > 0), "{what}: {} has two fates", path.display());
             assert_eq!(fated(&report.departed, &path), 0, "{what}: {} never left", path.display());
             if archived && lost == 0 {
@@ -183,7 +187,10 @@ fn a_run_under_a_fault_that_stays_keeps_every_promise() {
                     let (report, _) = bench.run(move |at, step| {
                         if at >= from && step.verb == verb && step.realm == realm { fail(fault) } else { Ok(()) }
                     });
-                    bench.judge(&report, &format!("every {verb:?} in {realm:?} from step {from} on fails with {fault:?}"));
+                    bench.judge(
+                        &report,
+                        &format!("every {verb:?} in {realm:?} from step {from} on fails with {fault:?}"),
+                    );
                 }
             }
         }
@@ -200,8 +207,7 @@ fn cleans_up(realm: Realm, verb: Verb) -> bool {
 #[test]
 fn staging_that_the_kernel_will_not_let_go_is_told_and_swept_by_the_next_run() {
     let bench = Bench::new();
-    let (report, _) =
-        bench.run(|_, step| if step.verb == Verb::RemoveDir { fail(Some(EIO)) } else { Ok(()) });
+    let (report, _) = bench.run(|_, step| if step.verb == Verb::RemoveDir { fail(Some(EIO)) } else { Ok(()) });
     assert_eq!(report.outcome, Outcome::Lossy, "the archive is not to blame: {:?}", report.error);
     assert!(report.warnings.iter().any(|warning| warning.contains(".clawsnap-")), "{:?}", report.warnings);
     assert_eq!(leftovers(bench.top.path()).len(), 1);

@@ -82,7 +82,13 @@ fn judge(report: &Report, archive: &Path, state: &Path, log: &Log) -> Result<(),
     contents(report, &archive, state, log, &names)
 }
 
-fn contents(report: &Report, archive: &Archive, state: &Path, log: &Log, names: &BTreeSet<PathBuf>) -> Result<(), String> {
+fn contents(
+    report: &Report,
+    archive: &Archive,
+    state: &Path,
+    log: &Log,
+    names: &BTreeSet<PathBuf>,
+) -> Result<(), String> {
     let known: BTreeSet<&Path> = log.names().collect();
     let flagged: BTreeSet<&[u8]> = report.losses.iter().map(|loss| &loss.path.0[..]).collect();
     for name in names.iter().filter(|name| known.contains(name.as_path())) {
@@ -113,7 +119,8 @@ fn span(report: &Report) -> (u64, u64) {
         seconds.parse::<u64>().expect("seconds") * 1_000_000_000 + nanos.parse::<u64>().expect("nanoseconds")
     });
     // Without an instant, the end is not told: then only what stood before and after the whole run is certain.
-    let start = end.saturating_sub(report.freeze_microseconds * 1_000 + if report.instant.is_some() { 0 } else { 10_000_000_000 });
+    let start = end
+        .saturating_sub(report.freeze_microseconds * 1_000 + if report.instant.is_some() { 0 } else { 10_000_000_000 });
     (start, end)
 }
 

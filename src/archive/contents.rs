@@ -214,7 +214,12 @@ impl Reading {
     }
 
     /// The promised bytes of a file that moved since, if its fingerprint proves that it only grew.
-    fn proven_prefix<'a>(&self, place: Place<'a>, reader: &Arc<Reader>, print: &Fingerprint) -> io::Result<Option<Body<'a>>> {
+    fn proven_prefix<'a>(
+        &self,
+        place: Place<'a>,
+        reader: &Arc<Reader>,
+        print: &Fingerprint,
+    ) -> io::Result<Option<Body<'a>>> {
         if !print.matches(reader)? {
             return Ok(None);
         }

@@ -93,7 +93,8 @@ pub(crate) fn write<W: Write + Send + 'static>(
 ) -> Result<Written<W>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let encoder = Encoder::new(sink, compression, threads).map_err(broken)?;
-    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), frozen.ablation, observer).map_err(broken)?;
+    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), frozen.ablation, observer)
+        .map_err(broken)?;
     writer.payload(frozen).map_err(broken)?;
     let Writer { mut tarball, spool, counts, external, .. } = writer;
     let inventory = spool.finish().map_err(broken)?;
@@ -130,7 +131,8 @@ fn append_own<W: Write>(
     let path = joined(root.as_bytes(), name);
     let mtime = Timestamp::default();
     let (kind, mode) = (EntryType::Regular, 0o600);
-    tarball.append(&Member { path: &path, kind, size, mode, uid: 0, gid: 0, mtime, link: None, xattrs: &none }, contents)
+    tarball
+        .append(&Member { path: &path, kind, size, mode, uid: 0, gid: 0, mtime, link: None, xattrs: &none }, contents)
 }
 
 /// A payload being written.
@@ -223,7 +225,6 @@ struct Hashing<'a> {
 }
 
 impl Hashing<'_> {
-
     fn digest(&self) -> Option<String> {
         Some(self.hasher.finalize().to_hex().to_string())
     }

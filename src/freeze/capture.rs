@@ -194,9 +194,13 @@ impl Capturer<'_> {
         let mut first_refusal = None;
         for &capture in choice::chain(self.choose(&found), class) {
             match self.take(capture, &found) {
-                Err(refusal) if matches!(refusal.meaning(), Meaning::Vanished | Meaning::Cancelled) => return Err(refusal),
+                Err(refusal) if matches!(refusal.meaning(), Meaning::Vanished | Meaning::Cancelled) => {
+                    return Err(refusal);
+                }
                 // The first answer that is about the file, not about our way of taking it, explains a loss best.
-                Err(refusal) if refusal.meaning() == Meaning::Unsuited => first_refusal = first_refusal.or(Some(refusal)),
+                Err(refusal) if refusal.meaning() == Meaning::Unsuited => {
+                    first_refusal = first_refusal.or(Some(refusal))
+                }
                 Err(refusal) => first_refusal = Some(refusal),
                 taken => return taken,
             }
@@ -249,9 +253,7 @@ impl Capturer<'_> {
         };
         let stat = Stat { nlink: held.nlink - 1, ctime: found.stat.ctime, ..held };
         match self.fingerprint(found, || staging.open(place).map(Arc::new)) {
-            Ok(Some(fingerprint)) => {
-                Ok(Some(Entry { fingerprint, ..entry(stat, Held::Link(place), found.marks) }))
-            }
+            Ok(Some(fingerprint)) => Ok(Some(Entry { fingerprint, ..entry(stat, Held::Link(place), found.marks) })),
             other => {
                 staging.give_up(place);
                 other.map(|_| None)
@@ -265,7 +267,8 @@ impl Capturer<'_> {
         let Some(reader) = self.open(found)? else { return Ok(None) };
         let reader = Arc::new(reader);
         let Some(fingerprint) = self.fingerprint(found, || Ok(Arc::clone(&reader)))? else { return Ok(None) };
-        let file = Arc::try_unwrap(reader).map_err(|_| io::Error::other("the file is in use")).by(Verb::Open)?.into_file();
+        let file =
+            Arc::try_unwrap(reader).map_err(|_| io::Error::other("the file is in use")).by(Verb::Open)?.into_file();
         let held = Held::Pin(Box::new(Pinned { file, _permit: permit }));
         Ok(Some(Entry { fingerprint, ..entry(found.stat, held, found.marks) }))
     }

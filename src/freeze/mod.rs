@@ -44,7 +44,7 @@ use place::{Place, Places};
 
 /// Bytes of hot files that are held in memory at most. The compressor's window takes 128 MiB, and all together shall
 /// stay below 200 MB, however many files are hot; what is beyond this is linked or pinned, with a fingerprint.
-const HOLD_BUDGET: u64 = 16 * 1024 * 1024;
+const HOLD_BUDGET: u64 = 8 * 1024 * 1024;
 
 /// Descriptors left for everything but pinned files.
 const SPARE_DESCRIPTORS: u64 = 128;
@@ -80,8 +80,11 @@ pub enum Ablation {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mode: Mode::Auto, settle: Duration::from_secs(2), hot_window: Duration::from_secs(300),
-            hold_limit: 8 * 1024 * 1024,
+        Self {
+            mode: Mode::Auto,
+            settle: Duration::from_secs(2),
+            hot_window: Duration::from_secs(300),
+            hold_limit: 4 * 1024 * 1024,
             ablation: None,
         }
     }

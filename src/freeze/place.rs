@@ -90,7 +90,8 @@ impl Places {
     pub(crate) fn release(&self) -> Result<(), (String, io::Error)> {
         let made = self.lock();
         let all = made.by_mount.values().flatten().chain(made.spool.iter().flatten());
-        all.map(|staging| staging.release().map_err(|error| (staging.name().to_owned(), error))).fold(Ok(()), Result::and)
+        all.map(|staging| staging.release().map_err(|error| (staging.name().to_owned(), error)))
+            .fold(Ok(()), Result::and)
     }
 }
 

@@ -13,12 +13,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Ablation, Freezer};
 use super::capture::{By, Refusal};
 use super::queue::Queue;
 use super::refusal::Meaning;
 use super::tree::{Entry, NodeId, State};
 use super::visit::Task;
+use super::{Ablation, Freezer};
 use crate::entry::{Stamp, Timestamp};
 use crate::event::Event;
 use crate::fate::Fate;
@@ -112,7 +112,6 @@ impl Freezer<'_> {
         let new = first_new..nodes.len();
         for at in sort.into_iter().map(|id| id as usize).chain(new) {
             nodes[at].entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-            nodes[at].entries.shrink_to_fit();
         }
         Ok(())
     }

@@ -235,7 +235,9 @@ fn sweep_one(parent: &Dir, name: &[u8]) -> io::Result<bool> {
 fn take_over(dir: &Dir, made: Timestamp) -> io::Result<Option<Option<File>>> {
     match dir.open_own(LOCK) {
         Ok(file) => Ok(dir.lock(&file)?.then_some(Some(file))),
-        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok((made < sys::now().before(MAKING)).then_some(None)),
+        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => {
+            Ok((made < sys::now().before(MAKING)).then_some(None))
+        }
         Err(error) => Err(error),
     }
 }
@@ -285,8 +287,10 @@ mod tests {
     }
 
     fn names(path: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            std::fs::read_dir(path).expect("lists").map(|e| e.expect("entry").file_name().to_string_lossy().into()).collect();
+        let mut names: Vec<String> = std::fs::read_dir(path)
+            .expect("lists")
+            .map(|e| e.expect("entry").file_name().to_string_lossy().into())
+            .collect();
         names.sort();
         names
     }

@@ -159,7 +159,7 @@ impl Freezer<'_> {
         for entry in &compared.discarded {
             give_up(&place, entry);
         }
-        self.put_back(id, &opened, &listing, compared.kept, compared.notes);
+        self.put_back(id, &opened, &listing, compared.kept, compared.wanted.len(), compared.notes);
         compared.visits.into_iter().for_each(|child| queue.add(Task::Visit(child)));
         self.counted(0, 1);
         let mut wanted = compared.wanted;
@@ -170,7 +170,15 @@ impl Freezer<'_> {
         self.capture(id, &opened.dir, &place, wanted, worker)
     }
 
-    fn put_back(&self, id: NodeId, opened: &Opened, listing: &Listing, kept: Vec<Entry>, notes: BTreeMap<Box<[u8]>, Fate>) {
+    fn put_back(
+        &self,
+        id: NodeId,
+        opened: &Opened,
+        listing: &Listing,
+        kept: Vec<Entry>,
+        wanted: usize,
+        notes: BTreeMap<Box<[u8]>, Fate>,
+    ) {
         let stamp = Stamp::of(&opened.stat);
         let tick = self.tick(&opened.place);
         let state = match &listing.trouble {
@@ -189,6 +197,8 @@ impl Freezer<'_> {
         node.place = opened.place.clone();
         node.state = state;
         node.entries = kept;
+        // Once, to the right size: growing step by step leaves holes in the heap that add up.
+        node.entries.reserve_exact(wanted);
         node.notes = notes;
     }
 
@@ -344,7 +354,9 @@ impl Freezer<'_> {
             return Ok(true);
         }
         match opened.dir.stat(&listed.name).by(Verb::Stat) {
-            Ok(now) if matches!(entry.held, Held::Directory(_)) || entry.held.pins_inode() => Ok(now.id() == known.id()),
+            Ok(now) if matches!(entry.held, Held::Directory(_)) || entry.held.pins_inode() => {
+                Ok(now.id() == known.id())
+            }
             Ok(now) => Ok(now.same_contents(&known) && now.ctime == known.ctime),
             Err(refusal) if refusal.meaning() == Meaning::Cancelled => Err(refusal.into_error()),
             Err(_) => Ok(false),

@@ -88,11 +88,8 @@ impl Dir {
     /// is rearranged meanwhile.
     pub(crate) fn open_dir(&self, below: &[u8]) -> io::Result<Dir> {
         self.pass(Verb::OpenDir, below)?;
-        let fd = if below.is_empty() {
-            Arc::clone(&self.fd)
-        } else {
-            Arc::new(open_beneath(&self.fd, below, DIRECTORY)?)
-        };
+        let fd =
+            if below.is_empty() { Arc::clone(&self.fd) } else { Arc::new(open_beneath(&self.fd, below, DIRECTORY)?) };
         Ok(Dir { fd, gate: Arc::clone(&self.gate), realm: self.realm, path: self.path.join(below) })
     }
 

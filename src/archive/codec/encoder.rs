@@ -25,6 +25,9 @@ pub(super) const ZSTD_WINDOW_LOG: u32 = 27;
 /// 8, as before it, saves a fifth of the time at level 3 and costs 0.04 % of the ratio.
 const LDM_BUCKET_LOG: u32 = 3;
 
+/// log2 of the entries of the long-distance matcher: half of what libzstd would take for that window. Saves 4 MiB.
+const LDM_HASH_LOG: u32 = 19;
+
 /// Compresses what is written to it into a sink.
 ///
 /// Input is gathered into blocks of 1 MiB. The sink is written with `write_all`, on the caller's
@@ -153,6 +156,7 @@ fn zstd_encoder(level: i32, threads: u32) -> io::Result<raw::Encoder<'static>> {
     encoder.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG))?;
     encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
     encoder.set_parameter(CParameter::LdmBucketSizeLog(LDM_BUCKET_LOG))?;
+    encoder.set_parameter(CParameter::LdmHashLog(LDM_HASH_LOG))?;
     encoder.set_parameter(CParameter::ChecksumFlag(true))?;
     Ok(encoder)
 }
