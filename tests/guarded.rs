@@ -13,10 +13,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use churn::{Sample, empty_database, sample_state};
 use clawsnap::event::{Event, Observer};
@@ -91,7 +91,8 @@ struct Shared {
     /// The index of the phase.
     phase: AtomicU64,
     begun: AtomicU64,
-    done: AtomicU64,
+    done: Mutex<u64>,
+    finished: Condvar,
     stop: AtomicBool,
 }
 
@@ -107,14 +108,17 @@ impl Shared {
     /// Waits for a round of looks that begins after this call.
     fn looked(&self) -> io::Result<()> {
         let before = self.begun.load(Ordering::SeqCst);
-        let patience = Instant::now() + Duration::from_secs(20);
-        while self.done.load(Ordering::SeqCst) <= before {
-            if Instant::now() > patience {
-                return Err(io::Error::other("the watcher looks no more"));
-            }
-            thread::yield_now();
+        let done = self.done.lock().expect("nobody failed with it");
+        let waited = self.finished.wait_timeout_while(done, Duration::from_secs(20), |done| *done <= before);
+        match waited.expect("nobody failed with it").1.timed_out() {
+            true => Err(io::Error::other("the watcher looks no more")),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn done(&self, round: u64) {
+        *self.done.lock().expect("nobody failed with it") = round;
+        self.finished.notify_all();
     }
 }
 
@@ -172,7 +176,7 @@ fn watch(files: Vec<PathBuf>, shared: &Shared) -> Watched {
         if phase == shared.phase() {
             *watched.rounds.entry(phase).or_default() += 1;
         }
-        shared.done.store(round, Ordering::SeqCst);
+        shared.done(round);
     }
     watched
 }

@@ -117,7 +117,7 @@ fn moved(counts: &Counts) -> Option<String> {
     let told = [
         (counts.prefix, "grew after the freeze (archived as they were)"),
         (counts.later, "read again after the freeze (whole, but later)"),
-        (counts.tails, "half-written records set aside (in the archive, under tails)"),
+        (counts.tails, "ended half-written (cut there; the rest is in the archive, under tails)"),
     ];
     let told: Vec<String> = told
         .into_iter()

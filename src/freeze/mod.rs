@@ -1,6 +1,6 @@
 //! Alive to still: everything that the plan names is listed, captured, and proved to be of one instant.
 //!
-//! What happens to the live tree meanwhile is data, not an error: each name meets a [`Fate`](crate::fate::Fate).
+//! What happens to the live tree meanwhile is data, not an error: each name meets a [`Fate`].
 
 mod capture;
 mod choice;
