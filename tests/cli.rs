@@ -439,6 +439,22 @@ fn a_terminated_run_cleans_up_and_dies_by_the_signal() {
 }
 
 #[test]
+fn what_a_killed_run_left_is_removed_by_the_next() {
+    let stage = Stage::new().endless();
+    let child = stage.command("create source --output out/").stderr(Stdio::null()).spawn().expect("runs");
+    stage.wait_for_second_name("source/endless");
+    send(&child, Signal::SIGKILL);
+    assert_eq!(wait(child).signal(), Some(9));
+    assert_eq!(stage.archives(), Vec::<PathBuf>::new(), "a draft has no name");
+    assert_eq!(fs::metadata(stage.path("source/endless")).expect("is there").nlink(), 2, "nobody could clean up");
+    let next = stage.run("create source --exclude endless --output out/next.tar -q");
+    assert_eq!((next.status.code(), text(&next.stderr)), (Some(0), String::new()));
+    fs::remove_file(stage.path("out/next.tar")).expect("removes");
+    assert_eq!(fs::metadata(stage.path("source/endless")).expect("is there").nlink(), 1);
+    stage.assert_untouched();
+}
+
+#[test]
 fn a_cancelled_run_reports_before_it_dies() {
     let stage = Stage::new().endless();
     let mut command = stage.command("create source --json --output out/");
