@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use clawsnap::archive::Compression;
+use clawsnap::entry::Timestamp;
 use clawsnap::event::Observer;
 use clawsnap::freeze::{Ablation, Mode, Options};
 use clawsnap::gate::{CancelFlag, Gate, Step};
@@ -27,6 +28,7 @@ pub struct Backup {
     gate: Arc<dyn Gate>,
     observer: Box<dyn Observer>,
     exclude: Vec<String>,
+    created_at: Option<Timestamp>,
 }
 
 impl Backup {
@@ -38,6 +40,7 @@ impl Backup {
             gate: Arc::new(CancelFlag::new()),
             observer: Box::new(()),
             exclude: Vec::new(),
+            created_at: None,
         }
     }
 
@@ -82,6 +85,12 @@ impl Backup {
         self
     }
 
+    /// Said to be made at this second.
+    pub fn at(mut self, seconds: i64) -> Self {
+        self.created_at = Some(Timestamp { seconds, nanos: 0 });
+        self
+    }
+
     pub fn exclude(mut self, pattern: &str) -> Self {
         self.exclude.push(pattern.to_owned());
         self
@@ -97,7 +106,7 @@ impl Backup {
             compression: Compression::from_file_name(archive),
             freeze: self.options,
             verify: true,
-            created_at: None,
+            created_at: self.created_at,
         };
         clawsnap::create(create, &self.gate, &*self.observer)
     }
