@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::entry::{Kind, Timestamp};
+use crate::entry::{Kind, Stat, Timestamp};
 use crate::gate::{Realm, Unstoppable};
 use crate::naming::{hidden_name, is_staging_name};
 use crate::sys::{self, Dir, Errno};
@@ -47,8 +47,7 @@ struct Slot {
 
 /// A staging directory. Dropping it removes it; [`Staging::release`] does so and tells what went wrong.
 pub(crate) struct Staging {
-    parent: Dir,
-    name: String,
+    host: Host,
     dir: Dir,
     /// The same, for what must be done even if the run was cancelled.
     clean_up: Dir,
@@ -59,6 +58,43 @@ pub(crate) struct Staging {
     released: AtomicBool,
     /// Locked as long as it is open: it tells other runs that this one lives.
     _lock: File,
+}
+
+/// The directory that a staging directory was made in.
+struct Host {
+    dir: Dir,
+    /// The staging directory's name.
+    name: String,
+    /// How the host looked before it was made, and right after.
+    before: Stat,
+    made: Stat,
+}
+
+impl Host {
+    fn enter(dir: &Dir) -> io::Result<Self> {
+        let name = hidden_name(sys::now())?;
+        let before = dir.stat_self()?;
+        dir.make_dir(name.as_bytes())?;
+        match dir.stat_self() {
+            Ok(made) => Ok(Self { dir: dir.clone(), name, before, made }),
+            Err(error) => {
+                let _left: io::Result<()> = remove(&unstoppable(dir), name.as_bytes());
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the staging directory. If nothing else happened in its host, that shall not look as if it had: the time
+    /// of its last modification is set back, where that is allowed.
+    fn vacate(&self) -> io::Result<()> {
+        let dir = unstoppable(&self.dir);
+        let ours_alone = dir.stat_self().is_ok_and(|now| now.mtime == self.made.mtime);
+        remove(&dir, self.name.as_bytes())?;
+        if ours_alone {
+            let _kept: io::Result<()> = dir.set_mtime(self.before.mtime);
+        }
+        Ok(())
+    }
 }
 
 const CLONES_UNKNOWN: u8 = 0;
@@ -72,27 +108,26 @@ impl Staging {
     pub(crate) fn create(parent: &Dir, workers: usize) -> io::Result<Arc<Staging>> {
         let parent = parent.guarded(Realm::Staging, Arc::clone(parent.gate()));
         sweep(&parent);
-        let name = hidden_name(sys::now())?;
-        parent.make_dir(name.as_bytes())?;
-        match Self::furnish(&parent, &name, workers) {
-            Ok(staging) => Ok(Arc::new(staging)),
+        let host = Host::enter(&parent)?;
+        match Self::furnish(&host, workers) {
+            Ok(furniture) => Ok(Arc::new(furniture(host))),
             Err(error) => {
-                let _left: io::Result<()> = remove(&unstoppable(&parent), name.as_bytes());
+                let _left: io::Result<()> = host.vacate();
                 Err(error)
             }
         }
     }
 
-    fn furnish(parent: &Dir, name: &str, workers: usize) -> io::Result<Staging> {
-        let dir = parent.open_dir(name.as_bytes())?;
+    /// Fills the new directory with what it needs; what comes back makes a staging directory of its host.
+    fn furnish(host: &Host, workers: usize) -> io::Result<impl FnOnce(Host) -> Staging + use<>> {
+        let dir = host.dir.open_dir(host.name.as_bytes())?;
         let lock = dir.create(LOCK)?.file().try_clone()?;
         if !dir.lock(&lock)? {
             return Err(io::Error::other("another run took the staging directory for a leftover"));
         }
         let tick = if stamps_are_fine(&dir)? { Duration::ZERO } else { sys::coarse_tick() };
-        Ok(Staging {
-            parent: parent.clone(),
-            name: name.to_owned(),
+        Ok(move |host| Staging {
+            host,
             clean_up: unstoppable(&dir),
             dir,
             slots: (0..workers.max(1)).map(|_| Mutex::new(Slot { shard: 0, used: SHARD })).collect(),
@@ -126,7 +161,7 @@ impl Staging {
     }
 
     /// What is at a place.
-    pub(crate) fn stat(&self, staged: Staged) -> io::Result<crate::entry::Stat> {
+    pub(crate) fn stat(&self, staged: Staged) -> io::Result<Stat> {
         self.dir.stat(staged.name().as_bytes())
     }
 
@@ -165,16 +200,19 @@ impl Staging {
     /// # Errors
     /// Those of the kernel, after a second attempt; the next run will try again.
     pub(crate) fn release(&self) -> io::Result<()> {
-        self.remove().inspect(|()| self.released.store(true, Ordering::Relaxed))
+        self.host.vacate().inspect(|()| self.released.store(true, Ordering::Relaxed))
     }
 
-    fn remove(&self) -> io::Result<()> {
-        remove(&unstoppable(&self.parent), self.name.as_bytes())
+    /// How a directory looked before this one was made in it, if it was made there and nothing else happened since.
+    pub(crate) fn without_it(&self, stat: Stat) -> Stat {
+        let Host { before, made, .. } = &self.host;
+        let is_host = stat.id() == before.id() && stat.mtime == made.mtime;
+        if is_host { Stat { mtime: before.mtime, ..stat } } else { stat }
     }
 
     /// The name of the directory, for messages.
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        &self.host.name
     }
 }
 
@@ -182,7 +220,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.released.load(Ordering::Relaxed) {
             // Nobody is left to tell; the next run sweeps what stays.
-            let _left: io::Result<()> = self.remove();
+            let _left: io::Result<()> = self.host.vacate();
         }
     }
 }
@@ -243,16 +281,22 @@ fn take_over(dir: &Dir, made: Timestamp) -> io::Result<Option<Option<File>>> {
 }
 
 /// Removes the staging directory `name` and what is in it, two levels deep and never through a symbolic link. A
-/// second attempt is made where the first one fails: no link of ours shall stay behind for a passing fault.
+/// second attempt is made where the first one fails: no link of ours shall stay behind for a passing fault. That it is
+/// gone is believed when it is looked for and not found.
 fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
-    remove_once(parent, name).or_else(|_| remove_once(parent, name))
+    let gone = |error: &io::Error| sys::errno(error) == Some(Errno::NOENT);
+    let mut last = Ok(());
+    for _ in 0..2 {
+        last = remove_once(parent, name);
+        if parent.stat(name).is_err_and(|error| gone(&error)) {
+            return Ok(());
+        }
+    }
+    last
 }
 
 fn remove_once(parent: &Dir, name: &[u8]) -> io::Result<()> {
-    let dir = match parent.open_dir(name) {
-        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return Ok(()),
-        other => other?,
-    };
+    let dir = parent.open_dir(name)?;
     let (locks, shards): (Vec<_>, Vec<_>) = dir.list()?.names.into_iter().partition(|found| *found.name == *LOCK);
     for found in shards {
         match dir.open_dir(&found.name) {

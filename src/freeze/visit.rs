@@ -192,7 +192,8 @@ impl Freezer<'_> {
             node.notes.extend(kept.into_iter().map(|entry| (entry.name, Fate::Departed)));
             return;
         }
-        node.stat = Some(opened.stat);
+        let staging = opened.place.staging.as_deref();
+        node.stat = Some(staging.map_or(opened.stat, |staging| staging.without_it(opened.stat)));
         node.xattrs.clone_from(&opened.xattrs);
         node.place = opened.place.clone();
         node.state = state;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::file::{Reader, Writer};
 use super::{WANTED, kind, stat};
-use crate::entry::{Kind, Stat, Xattrs};
+use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::gate::{Gate, Realm, Step, Verb};
 use crate::relpath::RelPath;
 
@@ -248,6 +248,15 @@ impl Dir {
     pub(crate) fn rename_over(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
         self.pass(Verb::Rename, to)?;
         Ok(kernel::renameat(&*self.fd, from, &*self.fd, to)?)
+    }
+
+    /// Sets the directory's modification time; its access time stays.
+    pub(crate) fn set_mtime(&self, to: Timestamp) -> io::Result<()> {
+        self.pass(Verb::Write, b"")?;
+        let keep = kernel::Timespec { tv_sec: 0, tv_nsec: kernel::UTIME_OMIT };
+        let mtime = kernel::Timespec { tv_sec: to.seconds, tv_nsec: to.nanos.into() };
+        let times = kernel::Timestamps { last_access: keep, last_modification: mtime };
+        Ok(kernel::futimens(&*self.fd, &times)?)
     }
 
     /// Makes the directory's names durable.

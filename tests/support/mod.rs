@@ -216,8 +216,7 @@ pub fn differences(before: &BTreeMap<PathBuf, Looks>, after: &BTreeMap<PathBuf, 
     changed.map(|name| format!("{}: {:?} became {:?}", name.display(), before.get(name), after.get(name))).collect()
 }
 
-/// All names below `top`, with what must not change about them. The time of `top` itself is left out: where its parent
-/// cannot have our staging directory, it has it for a while.
+/// All names below `top`, with what must not change about them.
 pub fn snapshot(top: &Path) -> BTreeMap<PathBuf, Looks> {
     let mut found = BTreeMap::new();
     let mut open = vec![top.to_owned()];
@@ -231,7 +230,7 @@ pub fn snapshot(top: &Path) -> BTreeMap<PathBuf, Looks> {
         if meta.is_dir() {
             open.extend(fs::read_dir(&path).expect("lists").map(|entry| entry.expect("an entry").path()));
         }
-        let mtime = if path == top { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+        let mtime = (meta.mtime(), meta.mtime_nsec());
         let contents = contents.map(|bytes| (bytes.len(), blake3::hash(&bytes).to_hex().to_string()));
         found.insert(path, Looks { inode: meta.ino(), mode: meta.mode(), nlink: meta.nlink(), mtime, contents });
     }

@@ -1,0 +1,428 @@
+//! The README is a test: what it lists is all that there is, and what it tells people to type is understood.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use clawsnap::fate::Fate;
+use clawsnap::freeze::Capture;
+use clawsnap::report::{
+    AgentRoot, Asset, Consistency, Counts, ExternalLink, Fated, Outcome, PathName, RefusedName, Report, RestlessPath,
+    Skipped, SurveyRow,
+};
+use serde_json::Value;
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("is readable")
+}
+
+/// The part of the README below a heading, up to the next one.
+fn section<'a>(readme: &'a str, heading: &str) -> &'a str {
+    let (_, after) = readme.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("there is no {heading}"));
+    after.split("\n#").next().unwrap_or(after)
+}
+
+/// The rows of the table whose first column has that title, cell by cell.
+fn table(text: &str, title: &str) -> Vec<Vec<String>> {
+    let cells = |line: &str| {
+        let inner = line.trim().trim_matches('|').replace("\\|", "\u{0}");
+        inner.split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect::<Vec<String>>()
+    };
+    let rows = text.lines().skip_while(|line| !line.starts_with(&format!("| {title} |")));
+    rows.skip(2).take_while(|line| line.starts_with('|')).map(cells).collect()
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The fields that a first column lists: "`a`, `b[]`", or "`a`: `b`, `c`" for those within another.
+fn listed_fields(cell: &str) -> Vec<String> {
+    match cell.split_once(':') {
+        Some((parent, inner)) => {
+            let parent = quoted(parent).join("");
+            quoted(inner).into_iter().map(|name| format!("{parent}.{name}")).collect()
+        }
+        None => quoted(cell).into_iter().map(str::to_owned).collect(),
+    }
+}
+
+/// The paths of all leaves: `a`, `b[].c`, `d[]`.
+fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, inner) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(inner, &path, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| leaves(item, &format!("{path}[]"), found)),
+        _ => drop(found.insert(path.to_owned())),
+    }
+}
+
+/// Which names are in one list alone.
+fn differences(documented: &BTreeSet<String>, there: &BTreeSet<String>) -> Vec<String> {
+    let missing = there.difference(documented).map(|name| format!("{name} is not documented"));
+    missing.chain(documented.difference(there).map(|name| format!("{name} does not exist"))).collect()
+}
+
+fn name() -> PathName {
+    PathName(b"/x".to_vec())
+}
+
+fn fated(fate: Fate) -> Vec<Fated> {
+    vec![Fated { path: name(), fate: fate.as_str(), reason: fate.reason().map(str::to_owned) }]
+}
+
+/// A report that has everything. Every field is named, so that a new one does not compile until it is here.
+fn full() -> Report {
+    let text = || "x".to_owned();
+    Report {
+        created_at: text(),
+        archive_root: text(),
+        archive_path: Some(name()),
+        dry_run: true,
+        include_workspace: true,
+        only_config: true,
+        verified: true,
+        assets: vec![Asset { kind: "tree", source_path: name(), display_path: name(), archive_path: name() }],
+        agent_roots: vec![AgentRoot { agent_id: text(), source_path: name() }],
+        skipped: vec![Skipped {
+            kind: text(),
+            source_path: name(),
+            display_path: name(),
+            reason: text(),
+            covered_by: Some(name()),
+        }],
+        skipped_volatile_count: 1,
+        warnings: vec![text()],
+        external_symbolic_links: vec![ExternalLink { entry_path: name(), linkpath: name() }],
+        version: "0",
+        format_version: 1,
+        outcome: Outcome::Complete,
+        error: Some(text()),
+        signal: Some(1),
+        consistent: Some(Consistency::Instant),
+        instant: Some(text()),
+        restless: vec![RestlessPath { path: name(), why: "names" }],
+        rounds: 1,
+        freeze_microseconds: 1,
+        counts: Counts::default(),
+        captures: CAPTURES.map(|capture| (capture.as_str(), 1)).into(),
+        survey: vec![SurveyRow { kind: "file", capture: "pin", files: 1, bytes: 1 }],
+        compression: Some(text()),
+        archive_bytes: Some(1),
+        inventory_blake3: Some(text()),
+        inventory_entries: Some(1),
+        losses: fated(Fate::Torn("x".into())),
+        departed: fated(Fate::Departed),
+        moved: fated(Fate::Prefix),
+        excluded: fated(Fate::Excluded("x".into())),
+        refused_names: vec![RefusedName { path: name(), why: text() }],
+        free_bytes: Some(1),
+        mounts: vec![name()],
+        elapsed_milliseconds: Some(1),
+        peak_memory_bytes: Some(1),
+    }
+}
+
+const CAPTURES: [Capture; 5] = [Capture::Link, Capture::Clone, Capture::Hold, Capture::Pin, Capture::Copy];
+
+fn documented_fields(readme: &str) -> BTreeSet<String> {
+    let rows = table(section(readme, "### `--json`"), "field");
+    rows.iter().flat_map(|row| listed_fields(&row[0])).collect()
+}
+
+fn fields_of(report: &Report) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    leaves(&serde_json::to_value(report).expect("serializes"), "", &mut found);
+    found
+}
+
+#[test]
+fn every_field_of_the_report_is_documented_and_no_other() {
+    let (documented, there) = (documented_fields(&read("README.md")), fields_of(&full()));
+    assert!(there.len() > 70, "{there:?}");
+    assert_eq!(differences(&documented, &there), [""; 0]);
+}
+
+#[test]
+fn a_field_that_is_missing_or_invented_is_noticed() {
+    let readme = "\n### `--json`\n\n| field | meaning |\n|---|---|\n| `rounds`, `moon` | a |\n| `assets[]`: `kind`, `weight` | b |\n\n";
+    let documented = documented_fields(readme);
+    assert_eq!(documented.iter().collect::<Vec<_>>(), ["assets[].kind", "assets[].weight", "moon", "rounds"]);
+    let found = differences(&documented, &fields_of(&full()));
+    for line in ["moon does not exist", "assets[].weight does not exist", "counts.torn is not documented"] {
+        assert!(found.iter().any(|found| found == line), "{line}: {found:?}");
+    }
+    assert!(!found.iter().any(|line| line.starts_with("rounds") || line.starts_with("assets[].kind")), "{found:?}");
+}
+
+#[test]
+fn the_fates_are_those_of_the_code() {
+    let reason = || Box::<str>::from("x");
+    let all = [
+        Fate::Kept,
+        Fate::Prefix,
+        Fate::Later,
+        Fate::Departed,
+        Fate::Excluded(reason()),
+        Fate::Torn(reason()),
+        Fate::Hollow(reason()),
+        Fate::Lost(reason()),
+    ];
+    let rows = table(section(&read("README.md"), "## The report"), "fate");
+    let told: BTreeMap<String, (bool, bool)> =
+        rows.iter().map(|row| (quoted(&row[0]).join(""), (!row[1].starts_with("no:"), row[2] == "**yes**"))).collect();
+    let there = all.map(|fate| (fate.as_str().to_owned(), (fate.is_archived(), fate.is_loss())));
+    assert_eq!(told, there.into());
+}
+
+#[test]
+fn the_exit_codes_are_those_of_the_code() {
+    let rows = table(section(&read("README.md"), "## The report"), "exit code");
+    let told: BTreeMap<String, String> = rows.iter().map(|row| (quoted(&row[1]).join(""), row[0].clone())).collect();
+    let all = [
+        Outcome::Complete,
+        Outcome::Lossy,
+        Outcome::Failed,
+        Outcome::Usage,
+        Outcome::Unproven,
+        Outcome::Locked,
+        Outcome::Cancelled,
+    ];
+    let there = all.map(|outcome| {
+        let report = Report { outcome, signal: Some(2), ..Report::default() };
+        let code = if outcome == Outcome::Cancelled { "128+n".to_owned() } else { report.exit_code().to_string() };
+        let name = serde_json::to_value(outcome).expect("serializes");
+        (name.as_str().expect("is a string").to_owned(), code)
+    });
+    assert_eq!(told, there.into());
+}
+
+#[test]
+fn the_captures_are_those_of_the_code() {
+    let rows = table(section(&read("README.md"), "## What is frozen, and how"), "how");
+    let told: BTreeSet<String> = rows.iter().map(|row| quoted(&row[0]).join("")).collect();
+    assert_eq!(told, CAPTURES.map(|capture| capture.as_str().to_owned()).into());
+    let limit = clawsnap::freeze::Options::default().hold_limit >> 20;
+    assert!(rows.iter().any(|row| row[2].contains(&format!("up to {limit} MiB each"))), "{limit} MiB");
+}
+
+/// The names of rules in the code that leaves things out.
+fn rules() -> BTreeSet<String> {
+    let code = read("src/plan/habits.rs") + &read("src/plan/rules.rs");
+    let regenerable = code.split('"').filter_map(|string| string.strip_prefix("regenerable:"));
+    regenerable
+        .filter(|rule| rule.bytes().all(|c| c.is_ascii_lowercase() || b"-_".contains(&c)))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_rule_that_leaves_something_out_is_named() {
+    let readme = read("README.md");
+    let told: BTreeSet<&str> = quoted(section(&readme, "## What is frozen, and how")).into_iter().collect();
+    let rules = rules();
+    assert!(rules.contains("npm") && rules.len() > 10, "{rules:?}");
+    let others = ["socket", "special-file", "clawsnap", "workspace", "pid", "lock", "temporary"].map(str::to_owned);
+    let unnamed: Vec<&String> = rules.iter().chain(&others).filter(|rule| !told.contains(&***rule)).collect();
+    assert_eq!(unnamed, [""; 0]);
+}
+
+#[test]
+fn every_field_of_an_inventory_line_is_named() {
+    let code = read("src/archive/inventory.rs");
+    let (_, line) = code.split_once("struct Line {").expect("there are lines");
+    let fields =
+        line.lines().take_while(|line| *line != "}").filter_map(|line| line.trim().strip_prefix("pub(crate) "));
+    let there: BTreeSet<String> = fields.filter_map(|field| Some(field.split_once(':')?.0.to_owned())).collect();
+    let readme = read("README.md");
+    let (_, paragraph) = readme.split_once("A line of the inventory has ").expect("tells");
+    let told = quoted(paragraph.split("\n\n").next().unwrap_or(paragraph)).into_iter().map(str::to_owned).collect();
+    assert!(there.contains("blake3"), "{there:?}");
+    assert_eq!(differences(&told, &there), [""; 0]);
+}
+
+#[test]
+fn the_promise_is_that_of_the_library_in_five_sentences() {
+    let bold = |text: &str| -> Vec<String> {
+        let items = text.lines().map(|line| line.trim_start_matches("//!").trim());
+        let heads = items.filter_map(|line| line.split_once(". **")?.1.split_once("**"));
+        heads.map(|(head, _)| head.to_owned()).collect()
+    };
+    let readme = read("README.md");
+    let promise = section(&readme, "## The promise");
+    assert_eq!(bold(promise), bold(&read("src/lib.rs")));
+    let items: Vec<&str> = promise.split("**").skip(2).step_by(2).collect();
+    assert_eq!(items.len(), 5);
+    for item in items {
+        // The number of the next item stands at the end of this one.
+        let is_number = |line: &&str| line.trim().trim_end_matches('.').parse::<u32>().is_ok();
+        let text: Vec<&str> = item.lines().filter(|line| !is_number(line)).map(str::trim).collect();
+        let text = text.join(" ");
+        let text = text.trim();
+        assert!(text.ends_with('.') && !text.contains(". "), "one sentence: {text}");
+    }
+}
+
+#[test]
+fn the_readme_is_short_and_what_it_points_to_is_there() {
+    let readme = read("README.md");
+    assert!(readme.lines().count() < 300);
+    let words = readme.split(|c: char| c.is_whitespace() || "`,:()".contains(c));
+    let scripts: BTreeSet<&str> = words.filter(|word| word.starts_with("scripts/")).collect();
+    assert!(scripts.len() >= 2, "{scripts:?}");
+    for name in scripts.into_iter().chain(["LICENSE", "LICENSE-MIT", "LICENSE-APACHE", "CHANGELOG.md"]) {
+        assert!(!read(name).is_empty(), "{name}");
+    }
+    assert!(read("benches/freeze.rs").contains("cp -al") && readme.contains("cargo bench --bench freeze"));
+}
+
+/// What people type.
+#[cfg(feature = "cli")]
+mod commands {
+    use std::path::PathBuf;
+    use std::process::{Command, Output};
+
+    use super::*;
+
+    /// The words after each `clawsnap` in the blocks of code, as the shell would give them.
+    fn commands(readme: &str) -> Vec<Vec<String>> {
+        let mut found = Vec::new();
+        let mut language = None;
+        for line in readme.lines() {
+            match (line.strip_prefix("```"), language) {
+                (Some(_), Some(_)) => language = None,
+                (Some(opened), None) => language = Some(opened),
+                (None, Some("sh" | "cron")) => found.extend(command(line)),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The words after `clawsnap` up to the end of that command.
+    fn command(line: &str) -> Option<Vec<String>> {
+        let words = words(line);
+        let at = words.iter().position(|word| word.rsplit('/').next() == Some("clawsnap"))?;
+        let ends = |word: &&String| !matches!(word.as_str(), "|" | "||" | "&&" | ";" | "&" | ">" | "}" | ")");
+        Some(words[at + 1..].iter().take_while(ends).cloned().collect())
+    }
+
+    /// Splits at blanks outside of quotes; a comment ends the line.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for c in line.chars() {
+            let word = words.last_mut().expect("is never empty");
+            match (c, quote) {
+                ('#', None) if word.is_empty() => break,
+                ('\'' | '"', None) => quote = Some(c),
+                _ if quote == Some(c) => quote = None,
+                (' ', None) => words.push(String::new()),
+                (';', None) => words.extend([";".to_owned(), String::new()]),
+                _ => word.push(c),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    /// A home with a small state directory, and what the README's examples name.
+    fn home() -> tempfile::TempDir {
+        let home = tempfile::tempdir().expect("makes a directory");
+        for (name, contents) in [
+            (".openclaw/openclaw.json", "{}"),
+            (".openclaw/agents/main/sessions/0.jsonl", "{}\n"),
+            ("notes/a.txt", "a"),
+            ("backups/.keep", ""),
+        ] {
+            let path = home.path().join(name);
+            fs::create_dir_all(path.parent().expect("has one")).expect("makes a directory");
+            fs::write(path, contents).expect("writes");
+        }
+        home
+    }
+
+    fn run(words: &[String], home: &Path, dry: bool) -> Output {
+        let in_home =
+            |word: &String| word.strip_prefix("~/").map_or_else(|| PathBuf::from(word), |rest| home.join(rest));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clawsnap"));
+        let is_said = words.iter().any(|word| word == "--dry-run" || word == "--help");
+        command.args(words.iter().map(in_home)).args((dry && !is_said).then_some("--dry-run"));
+        command.env_clear().env("HOME", home).current_dir(home).output().expect("runs")
+    }
+
+    /// Whether the command line itself was not understood, as opposed to what it asks for being impossible here.
+    fn is_misunderstood(output: &Output) -> bool {
+        let said = String::from_utf8_lossy(&output.stderr);
+        output.status.code() == Some(2) && said.contains("--help")
+    }
+
+    #[test]
+    fn every_command_is_understood() {
+        let home = home();
+        let commands = commands(&read("README.md"));
+        assert!(commands.len() >= 8, "{commands:?}");
+        for words in commands {
+            let output = run(&words, home.path(), true);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!is_misunderstood(&output), "{words:?}: {said}");
+            assert!(matches!(output.status.code(), Some(0 | 3)), "{words:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_not_understood_is_noticed() {
+        let home = home();
+        let readme = "```sh\nclawsnap create --frobnicate # no\nx && clawsnap melt; y\n```\n`clawsnap nothing`\n";
+        let commands = commands(readme);
+        assert_eq!(commands, [vec!["create", "--frobnicate"], vec!["melt"]]);
+        for words in commands {
+            assert!(is_misunderstood(&run(&words, home.path(), true)), "{words:?}");
+        }
+        let impossible = ["create".to_owned(), "/no/such/place".to_owned()];
+        assert!(!is_misunderstood(&run(&impossible, home.path(), true)));
+    }
+
+    #[test]
+    fn a_line_is_split_as_the_shell_does() {
+        let line = "{ ~/bin/clawsnap create -o 'a b' || [ $? -eq 3 ]; } && x";
+        assert_eq!(command(line).expect("is one"), ["create", "-o", "a b"]);
+        assert_eq!(command("# clawsnap create"), None);
+        assert_eq!(command("cargo install clawsnap-x"), None);
+    }
+
+    /// The labels of the rows of a report.
+    fn labels(page: &str) -> BTreeSet<String> {
+        let rows = page.lines().filter_map(|line| line.strip_prefix("  ")).filter(|row| !row.starts_with(' '));
+        rows.map(|row| row.get(..11).unwrap_or(row).trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_row_of_a_report_is_explained() {
+        let home = home();
+        let readme = read("README.md");
+        let report = section(&readme, "## The report");
+        let (_, block) = report.split_once("```text\n").expect("shows one");
+        let (shown, prose) = block.split_once("```").expect("ends");
+        let mut told = labels(shown);
+        told.extend(quoted(prose).into_iter().map(str::to_owned));
+        for dry in [true, false] {
+            let words = ["create", "-o", "~/backups/"].map(str::to_owned);
+            let output = run(&words, home.path(), dry);
+            let page = String::from_utf8_lossy(&output.stdout).into_owned();
+            let there = labels(&page);
+            assert!(there.contains("archive") && there.len() > 4, "{page}");
+            assert_eq!(there.difference(&told).collect::<Vec<_>>(), [""; 0], "{page}");
+        }
+        let code = read("src/cli/summary.rs") + &read("src/cli/dry_run.rs");
+        let rows = ["page.row(\"", "page.row_if(\"", "page.list(\"", "&mut page, \""];
+        for label in rows.iter().flat_map(|row| code.split(row).skip(1)).filter_map(|after| after.split('"').next()) {
+            assert!(label.is_empty() || told.contains(label), "{label}");
+        }
+    }
+}
