@@ -138,7 +138,8 @@ pub(crate) fn planned(request: &Request, report: &mut Report) -> Result<Plan> {
     Ok(plan)
 }
 
-fn compression(create: &Create) -> Compression {
+/// The compression that was asked for, else the one that the archive's name says, else the default.
+pub(crate) fn compression(create: &Create) -> Compression {
     let by_name = match &create.output {
         Output::Path(path) => Compression::from_file_name(path),
         Output::Stream(_) => None,

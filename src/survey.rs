@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::archive::Compression;
-use crate::create::{archive_path, blank, conclude, least_space, outside_of_sources, planned};
+use crate::create::{
+    Create, Output, archive_path, blank, compression, conclude, least_space, outside_of_sources, planned,
+};
 use crate::entry::{Kind, Stat, Timestamp};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
@@ -15,49 +17,35 @@ use crate::fate::Fate;
 use crate::freeze::{Facts, Options, choose};
 use crate::gate::{self, Gate, Realm};
 use crate::lines::is_lines;
-use crate::plan::{Class, NameAudit, Plan, Request, Verdict};
+use crate::plan::{Class, NameAudit, Plan, Verdict};
 use crate::relpath::joined;
 use crate::report::{Fated, PathName, RefusedName, Report, SurveyRow};
 use crate::sys::{self, Dir};
 
 /// Reports what a backup would hold, how each file would be frozen, and what would be in its way. Nothing is written,
 /// and nothing is linked, cloned or held.
-pub fn survey(
-    request: &Request,
-    output: Option<&Path>,
-    compression: Option<Compression>,
-    options: &Options,
-    gate: &Arc<dyn Gate>,
-    observer: &dyn Observer,
-) -> Report {
+pub fn survey(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
     let begun = Instant::now();
-    let mut report = blank(request, sys::now());
+    let mut report = blank(&create.request, sys::now());
     report.dry_run = true;
-    let outcome = run(request, output, compression, options, gate, observer, &mut report);
+    let outcome = run(create, gate, observer, &mut report);
     conclude(&mut report, outcome, begun);
     report
 }
 
-fn run(
-    request: &Request,
-    output: Option<&Path>,
-    compression: Option<Compression>,
-    options: &Options,
-    gate: &Arc<dyn Gate>,
-    observer: &dyn Observer,
-    report: &mut Report,
-) -> Result<()> {
-    let plan = planned(request, report)?;
-    let compression = compression.or_else(|| output.and_then(Compression::from_file_name)).unwrap_or_default();
+fn run(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer, report: &mut Report) -> Result<()> {
+    let plan = planned(&create.request, report)?;
+    let compression = compression(create);
     report.compression = Some(compression.to_string());
+    let options = &create.freeze;
     let mut walk = Walk { plan: &plan, options, hot_since: sys::now().before(options.hot_window), observer, report };
     for (number, root) in plan.roots.iter().enumerate() {
         walk.root(number, &root.path, gate)?;
     }
-    if let Some(output) = output {
-        look_at_output(output, compression, &plan, gate, report)?;
+    match &create.output {
+        Output::Path(output) => look_at_output(output, compression, &plan, gate, report),
+        Output::Stream(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether the archive could be published there.

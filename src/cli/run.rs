@@ -71,14 +71,8 @@ fn output(destination: &Destination, cancel: &CancelFlag) -> Result<Output> {
 
 fn execute(intent: Intent, output: Output, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
     let Intent { request, compression, freeze, verify, dry_run, created_at, .. } = intent;
-    if dry_run {
-        let path = match &output {
-            Output::Path(path) => Some(path.as_path()),
-            Output::Stream(_) => None,
-        };
-        return crate::survey(&request, path, compression, &freeze, gate, observer);
-    }
-    crate::create(Create { request, output, compression, freeze, verify, created_at }, gate, observer)
+    let create = Create { request, output, compression, freeze, verify, created_at };
+    if dry_run { crate::survey(&create, gate, observer) } else { crate::create(create, gate, observer) }
 }
 
 /// Even a bug ends in a report. What it left, the destructors have removed on the way here.

@@ -47,6 +47,15 @@ struct Opened {
     looked: Timestamp,
 }
 
+/// A directory that was listed, while its names are looked at.
+#[derive(Clone, Copy)]
+struct Visit<'a> {
+    id: NodeId,
+    root: u16,
+    opened: &'a Opened,
+    listing: &'a Listing,
+}
+
 /// A listing held against what was held before.
 #[derive(Default)]
 struct Compared {
@@ -210,13 +219,14 @@ impl Freezer<'_> {
         notes.retain(|_, fate| *fate == Fate::Departed);
         let mut compared = Compared { notes, ..Compared::default() };
         let mut old = old.into_iter().peekable();
+        let visit = Visit { id, root, opened, listing };
         for (at, listed) in listing.names.iter().enumerate() {
             while let Some(gone) = old.next_if(|entry| entry.name < listed.name) {
                 self.missing(&mut compared, gone, listing.trouble.is_some());
             }
             let before = old.next_if(|entry| entry.name == listed.name);
             compared.notes.remove(&listed.name);
-            self.compare_name(&mut compared, (id, root), opened, listing, at, before)?;
+            self.compare_name(&mut compared, visit, at, before)?;
         }
         old.for_each(|gone| self.missing(&mut compared, gone, listing.trouble.is_some()));
         for name in unresolved {
@@ -257,12 +267,11 @@ impl Freezer<'_> {
     fn compare_name(
         &self,
         compared: &mut Compared,
-        (id, root): (NodeId, u16),
-        opened: &Opened,
-        listing: &Listing,
+        visit: Visit<'_>,
         at: usize,
         before: Option<Entry>,
     ) -> io::Result<()> {
+        let Visit { id, root, opened, listing } = visit;
         let listed = &listing.names[at];
         let Some(kind) = self.kind_of(opened, listed)? else {
             // Gone since it was listed, where the listing does not tell kinds: the next listing decides.
@@ -294,23 +303,14 @@ impl Freezer<'_> {
                     }
                     compared.discarded.push(replaced);
                 }
-                self.want(compared, (id, root), opened, listing, at, class, kind);
+                self.want(compared, visit, at, class, kind);
             }
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one name, and all that is known of it")]
-    fn want(
-        &self,
-        compared: &mut Compared,
-        (id, root): (NodeId, u16),
-        opened: &Opened,
-        listing: &Listing,
-        at: usize,
-        class: Class,
-        kind: Kind,
-    ) {
+    fn want(&self, compared: &mut Compared, visit: Visit<'_>, at: usize, class: Class, kind: Kind) {
+        let Visit { id, root, opened, listing } = visit;
         let listed = &listing.names[at];
         if kind == Kind::Directory {
             let child = self.add_node(Node::pending(root, opened.dir.path().join(&listed.name), Some(id)));
