@@ -66,12 +66,6 @@ impl fmt::Display for Error {
     }
 }
 
-impl From<crate::plan::PlanError> for Error {
-    fn from(error: crate::plan::PlanError) -> Self {
-        Self::Usage(error.to_string())
-    }
-}
-
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {

@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Imports that go up. Each is a debt.
-const UPWARD: &[(&str, &str)] = &[("error", "plan")];
+const UPWARD: &[(&str, &str)] = &[];
 
 /// The crates that only some places may know.
 const CONFINED: &[(&str, &[&str])] = &[

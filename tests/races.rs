@@ -421,6 +421,19 @@ fn a_database_is_copied_raw_with_its_log_and_flagged_and_never_linked() {
 }
 
 #[test]
+fn a_database_that_is_named_like_a_session_is_not_linked_either() {
+    let scene = Scene::new();
+    let database = scene.session("a", 7);
+    write_cold(&database, [b"SQLite format 3\0".to_vec(), vec![7; 4080]].concat());
+    let gate = Script::new(|_, step| {
+        assert!(!(step.verb == Verb::Link && step.name.ends_with(b"7.jsonl")), "a database is linked");
+        Ok(())
+    });
+    let (report, _) = scene.play(scene.backup().gate(gate));
+    assert_eq!((report.exit_code(), paths(&report.losses)), (3, vec![database]));
+}
+
+#[test]
 fn what_cannot_be_read_is_lost_by_name_and_the_rest_is_archived() {
     let scene = Scene::new();
     let lost = scene.session("a", 1);

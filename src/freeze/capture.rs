@@ -13,7 +13,6 @@ use super::tree::{Entry, Held, Marks};
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::fate::Fate;
 use crate::gate::Verb;
-use crate::lines;
 use crate::plan::Class;
 use crate::sys::{self, Dir, Reader};
 
@@ -140,44 +139,11 @@ impl Capturer<'_> {
 
     /// One attempt; `None` if the name changed hands meanwhile.
     fn attempt(&self, name: &[u8], class: Class, sidecar: bool) -> Result<Option<Entry>, Refusal> {
-        if self.may_link_unseen(name, class, sidecar)
-            && let Some(entry) = self.link_unseen(name)?
-        {
-            return Ok(Some(entry));
-        }
         let stat = self.dir.stat(name).by(Verb::Stat)?;
         match stat.kind {
             Kind::Symlink => self.symlink(name, stat).map(Some),
             Kind::File => self.file(name, class, stat, sidecar),
             Kind::Directory | Kind::Fifo | Kind::Socket | Kind::Device => Ok(None),
-        }
-    }
-
-    /// Whether a name is that of a session, which can be linked before it is looked at: nearly all of a large state is
-    /// cold sessions, and each look costs a third of a link.
-    fn may_link_unseen(&self, name: &[u8], class: Class, sidecar: bool) -> bool {
-        let links = matches!(self.settings.mode, Mode::Auto | Mode::Link);
-        links && self.same_mount && class == Class::Linkable && !sidecar && lines::is_lines(name)
-    }
-
-    /// Links, and looks at what the link is bound to; `None` if it is not a cold file, or cannot be linked.
-    fn link_unseen(&self, name: &[u8]) -> Result<Option<Entry>, Refusal> {
-        let staging = self.staging()?;
-        let place = staging.place(self.worker).by(Verb::Create)?;
-        match staging.link(self.dir, name, place).by(Verb::Link) {
-            Ok(()) => {}
-            Err(refusal) if refusal.meaning() == Meaning::Unsuited => return Ok(None),
-            Err(refusal) => return Err(refusal),
-        }
-        match staging.stat(place).by(Verb::Stat) {
-            Ok(stat) if stat.kind == Kind::File && stat.mtime < self.settings.hot_since => {
-                let stat = Stat { nlink: stat.nlink - 1, ..stat };
-                Ok(Some(entry(stat, Held::Link(place), Marks::default())))
-            }
-            looked => {
-                staging.give_up(place);
-                looked.map(|_| None)
-            }
         }
     }
 

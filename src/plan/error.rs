@@ -114,6 +114,12 @@ fn no_state(f: &mut fmt::Formatter<'_>, looked: &[PathBuf], named: bool) -> fmt:
     )
 }
 
+impl From<PlanError> for crate::error::Error {
+    fn from(error: PlanError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
 impl Error for PlanError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {

@@ -96,6 +96,9 @@ impl Maker<'_> {
         }
         self.file(&format!("{sessions}/sessions.json"), &pretty(&Value::Object(index)))?;
         self.archived_sessions(&sessions)?;
+        if agent != agent_name(0) {
+            self.file(&format!("workspace/{agent}/AGENTS.md"), b"# Agents\n\nHelp the first one.\n")?;
+        }
         let models = json!({"providers": {"mock": {"baseUrl": "http://127.0.0.1:9"}}});
         self.private(&format!("agents/{agent}/agent/models.json"), &pretty(&models))
     }
