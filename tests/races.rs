@@ -73,9 +73,13 @@ fn takes(verb: Verb, name: &'static str) -> impl Fn(&Step<'_>) -> bool + Send + 
     move |step| step.realm == Realm::Source && step.verb == verb && step.name.ends_with(name.as_bytes())
 }
 
-/// The step that links a session of agent `a`, whose directory is listed by then.
+/// A step that is about a session of agent `a`, whose directory is listed by then.
+fn at_of_a(verb: Verb, name: &'static str) -> impl Fn(&Step<'_>) -> bool + Send + Sync + 'static {
+    move |step| step.verb == verb && step.dir == b"agents/a/sessions" && step.name == name.as_bytes()
+}
+
 fn links_of_a(name: &'static str) -> impl Fn(&Step<'_>) -> bool + Send + Sync + 'static {
-    move |step| step.verb == Verb::Link && step.dir == b"agents/a/sessions" && step.name == name.as_bytes()
+    at_of_a(Verb::Link, name)
 }
 
 /// Plays something when the freeze is over, and before anything is archived.
@@ -373,6 +377,30 @@ fn a_file_that_is_read_while_it_changes_is_read_again_until_it_rests() {
     let (report, archive) = scene.play(scene.backup().gate(gate));
     assert!(instant(&report));
     assert_eq!((report.counts.torn, archive.contents(&path)), (0, Some(&b"{\"new\":12345}\n"[..])));
+}
+
+#[test]
+fn a_cold_session_that_is_written_to_while_it_is_copied_is_hot_and_cut_at_a_record() {
+    let scene = Scene::new();
+    let path = scene.session("a", 1);
+    let growing = path.clone();
+    let gate = once(at_of_a(Verb::Open, "1.jsonl"), move || append(&growing, "{\"ha"));
+    let (report, archive) = scene.play(scene.backup().mode(Mode::Copy).gate(gate));
+    assert_eq!((report.exit_code(), report.counts.tails), (0, 1));
+    assert_eq!(archive.contents(&path), Some(&b"{\"agent\":\"a\",\"n\":1}\n"[..]));
+    assert_eq!(archive.tails[&path], b"{\"ha");
+}
+
+#[test]
+fn a_cold_session_that_is_written_to_after_it_was_copied_is_copied_again() {
+    let scene = Scene::new();
+    let path = scene.session("a", 1);
+    let growing = path.clone();
+    // The names of a directory are captured in their order: `1` is copied by then, and the tree is not yet at rest.
+    let gate = once(at_of_a(Verb::Stat, "2.jsonl"), move || append(&growing, "{\"more\":1}\n"));
+    let (report, archive) = scene.play(scene.backup().mode(Mode::Copy).gate(gate));
+    assert_eq!((report.exit_code(), instant(&report)), (0, true));
+    assert_eq!(archive.contents(&path), Some(&fs::read(&path).expect("reads")[..]), "older than the instant");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::choice::{self, Capture, Facts, Mode};
-use super::content::{self, Fingerprint, Permit, Pool};
+use super::content::{self, Fingerprint, Permit, Pool, Reading};
 use super::refusal::{Meaning, meaning};
 use super::staging::Staging;
 use super::tree::{Entry, Held, Marks};
@@ -139,10 +139,15 @@ impl Capturer<'_> {
 
     /// One attempt; `None` if the name changed hands meanwhile.
     fn attempt(&self, name: &[u8], class: Class, sidecar: bool) -> Result<Option<Entry>, Refusal> {
+        let looked = sys::coarse_now();
         let stat = self.dir.stat(name).by(Verb::Stat)?;
         match stat.kind {
             Kind::Symlink => self.symlink(name, stat).map(Some),
-            Kind::File => self.file(name, class, stat, sidecar),
+            Kind::File => {
+                let database = sidecar || self.is_database(name, &stat)?;
+                let marks = Marks { database, ..self.marks(&stat, looked) };
+                self.file(Found { name, class, stat, marks })
+            }
             Kind::Directory | Kind::Fifo | Kind::Socket | Kind::Device => Ok(None),
         }
     }
@@ -152,13 +157,23 @@ impl Capturer<'_> {
         Ok(entry(stat, Held::Symlink(target.into()), Marks::default()))
     }
 
-    fn file(&self, name: &[u8], class: Class, stat: Stat, sidecar: bool) -> Result<Option<Entry>, Refusal> {
-        let database = sidecar || self.is_database(name, &stat)?;
+    /// What its times say about a file whose metadata was taken when the filesystem's clock stood at `looked`, or
+    /// later.
+    fn marks(&self, stat: &Stat, looked: Timestamp) -> Marks {
         let hot = stat.mtime >= self.settings.hot_since;
-        let young = hot && !self.tick.is_zero() && stat.mtime >= sys::coarse_now().before(self.tick);
-        let found = Found { name, class, stat, marks: Marks { hot, young, database, ..Marks::default() } };
+        let young = hot && !self.tick.is_zero() && stat.mtime >= looked.before(self.tick);
+        Marks { hot, young, ..Marks::default() }
+    }
+
+    /// The marks of a file that was read: it may have been modified since it was found, and is hot then.
+    fn marks_when_read<T>(&self, found: &Found<'_>, reading: &Reading<T>) -> Marks {
+        let database = found.marks.database;
+        Marks { unproven: !reading.proven, database, ..self.marks(&reading.stat, reading.looked) }
+    }
+
+    fn file(&self, found: Found<'_>) -> Result<Option<Entry>, Refusal> {
         let mut first_refusal = None;
-        for &capture in choice::chain(self.choose(&found), class) {
+        for &capture in choice::chain(self.choose(&found), found.class) {
             match self.take(capture, &found) {
                 Err(refusal) if matches!(refusal.meaning(), Meaning::Vanished | Meaning::Cancelled) => {
                     return Err(refusal);
@@ -247,7 +262,7 @@ impl Capturer<'_> {
         let Some(reader) = self.open(found)? else { return Ok(None) };
         let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
         let reading = content::read(&reader).by(Verb::Read)?;
-        let marks = Marks { unproven: !reading.proven, ..found.marks };
+        let marks = self.marks_when_read(found, &reading);
         let held = Held::Hold(Box::new(Bytes { bytes: reading.contents, _permit: permit }));
         Ok(Some(Entry { xattrs, ..entry(reading.stat, held, marks) }))
     }
@@ -257,7 +272,7 @@ impl Capturer<'_> {
         let Some(reader) = self.open(found)? else { return Ok(None) };
         let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
         let reading = content::copy(&reader, staging, self.worker).by(Verb::Read)?;
-        let marks = Marks { unproven: !reading.proven, ..found.marks };
+        let marks = self.marks_when_read(found, &reading);
         Ok(Some(Entry { xattrs, ..entry(reading.stat, Held::Copy(reading.contents), marks) }))
     }
 

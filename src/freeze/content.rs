@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::staging::{Staged, Staging};
-use crate::entry::Stat;
-use crate::sys::Reader;
+use crate::entry::{Stat, Timestamp};
+use crate::sys::{self, Reader};
 
 /// How often a file is read again because it moved meanwhile, before the reading counts as unproven.
 const ATTEMPTS: u32 = 4;
@@ -79,23 +79,32 @@ pub(crate) struct Reading<T> {
     pub(crate) contents: T,
     /// The metadata that belongs to them; its size is theirs.
     pub(crate) stat: Stat,
+    /// The filesystem's clock before that metadata was taken: what changes the file from then on is not older.
+    pub(crate) looked: Timestamp,
     /// (size, mtime, inode) were the same before and after.
     pub(crate) proven: bool,
+}
+
+impl Reading<()> {
+    fn of<T>(self, contents: T) -> Reading<T> {
+        let Self { stat, looked, proven, .. } = self;
+        Reading { contents, stat, looked, proven }
+    }
 }
 
 /// Reads a whole file into memory, again if it moved meanwhile, a few times.
 pub(crate) fn read(reader: &Reader) -> io::Result<Reading<Vec<u8>>> {
     let mut bytes = Vec::new();
     let mut attempt = || {
-        let before = reader.stat()?;
+        let (looked, before) = (sys::coarse_now(), reader.stat()?);
         bytes.clear();
         bytes.resize(usize::try_from(before.size).map_err(io::Error::other)?, 0);
         let filled = reader.fill_at(&mut bytes, 0)?;
         bytes.truncate(filled);
-        finish(reader, before, filled as u64)
+        finish(reader, looked, before, filled as u64)
     };
-    let (stat, proven) = until_proven(&mut attempt)?;
-    Ok(Reading { contents: bytes, stat, proven })
+    let reading = until_proven(&mut attempt)?;
+    Ok(reading.of(bytes))
 }
 
 /// Copies the first `length` bytes of a file into staging; what it lacks of them is zeros.
@@ -112,12 +121,12 @@ pub(crate) fn copy(reader: &Reader, staging: &Staging, worker: usize) -> io::Res
     let place = staging.place(worker)?;
     let mut attempt = || {
         staging.give_up(place);
-        let before = reader.stat()?;
+        let (looked, before) = (sys::coarse_now(), reader.stat()?);
         let copied = copy_once(reader, staging.create_file(place)?, before.size)?;
-        finish(reader, before, copied)
+        finish(reader, looked, before, copied)
     };
     let outcome = until_proven(&mut attempt).inspect_err(|_| staging.give_up(place));
-    outcome.map(|(stat, proven)| Reading { contents: place, stat, proven })
+    outcome.map(|reading| reading.of(place))
 }
 
 fn copy_once(reader: &Reader, mut to: impl Write, length: u64) -> io::Result<u64> {
@@ -136,15 +145,15 @@ fn copy_once(reader: &Reader, mut to: impl Write, length: u64) -> io::Result<u64
 }
 
 /// Looks after the reading: does the file still have the stamp that it had before?
-fn finish(reader: &Reader, before: Stat, length: u64) -> io::Result<(Stat, bool)> {
+fn finish(reader: &Reader, looked: Timestamp, before: Stat, length: u64) -> io::Result<Reading<()>> {
     let proven = length == before.size && reader.stat()?.same_contents(&before);
-    Ok((Stat { size: length, ..before }, proven))
+    Ok(Reading { contents: (), stat: Stat { size: length, ..before }, looked, proven })
 }
 
-fn until_proven(attempt: &mut dyn FnMut() -> io::Result<(Stat, bool)>) -> io::Result<(Stat, bool)> {
+fn until_proven(attempt: &mut dyn FnMut() -> io::Result<Reading<()>>) -> io::Result<Reading<()>> {
     let mut last = attempt()?;
     for _ in 1..ATTEMPTS {
-        if last.1 {
+        if last.proven {
             break;
         }
         last = attempt()?;

@@ -6,7 +6,8 @@
 //! and the first second stamp: at that moment the source held exactly what we hold.
 //!
 //! A link or a descriptor keeps its inode alive, so that the inode's number cannot come back under the same name
-//! meanwhile. A hot file's (size, mtime) must be unmoved as well. And a stamp that was younger than one tick of the
+//! meanwhile. The (size, mtime) of a file that is hot, or whose contents are already frozen, must be unmoved as well.
+//! (A cold file of which only the name is frozen is held against its (size, mtime) when it is archived.) And a stamp that was younger than one tick of the
 //! filesystem's clock when the directory was listed proves nothing: it is listed again a tick later.
 
 use std::collections::BTreeSet;
@@ -116,7 +117,7 @@ impl Freezer<'_> {
         Ok(())
     }
 
-    /// Looks at every directory and every hot file again; those that moved last are looked at first, as the time
+    /// Looks at every directory and every watched file again; those that moved last are looked at first, as the time
     /// from their listing to this look is what must stay undisturbed.
     fn check(&self, first: &[NodeId]) -> io::Result<Check> {
         let mut check = Check { visits: std::mem::take(&mut *self.suspects()), ..Check::default() };
@@ -173,7 +174,7 @@ impl Freezer<'_> {
         Ok((dir, Stamp::of(&stat)))
     }
 
-    /// The hot files whose contents moved since they were captured; they are marked for the next visit.
+    /// The watched files whose contents moved since they were captured; they are marked for the next visit.
     fn moved_contents(&self, id: NodeId, dir: &Dir, watched: &[Watched]) -> io::Result<Vec<(Box<[u8]>, Why)>> {
         let mut moved = Vec::new();
         for file in watched {
@@ -226,7 +227,8 @@ fn unheld() -> Fate {
     Fate::Lost("came and went, or changed hands, too fast to be held".into())
 }
 
-/// A hot file whose contents must be unmoved.
+/// A file whose contents must be unmoved: it is hot, or its contents were frozen before the instant was, and would be
+/// older than the instant says.
 struct Watched {
     name: Box<[u8]>,
     stat: crate::entry::Stat,
@@ -240,7 +242,7 @@ impl Watched {
     /// A raw copy of a database is torn anyway, and would never rest.
     fn of(entry: &Entry) -> Option<Self> {
         let marks = entry.marks;
-        let watched = (marks.hot || marks.unproven) && !marks.database;
+        let watched = (marks.hot || marks.unproven || entry.held.freezes_contents()) && !marks.database;
         watched.then(|| Self {
             name: entry.name.clone(),
             stat: entry.stat,

@@ -126,6 +126,11 @@ impl Held {
         }
     }
 
+    /// Whether the contents cannot move any more, but may be older than the instant that is found for the tree.
+    pub(crate) fn freezes_contents(&self) -> bool {
+        matches!(self, Self::Clone(_) | Self::Copy(_) | Self::Hold(_))
+    }
+
     /// Whether it keeps the inode alive, so that its number cannot be given to another file.
     pub(crate) fn pins_inode(&self) -> bool {
         matches!(self, Self::Link(_) | Self::Pin(_))
