@@ -11,13 +11,13 @@ use crate::entry::Timestamp;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
-use crate::freeze::{self, Frozen, Rest, State, Why};
+use crate::freeze::{self, Frozen, Held, Rest, State};
 use crate::gate::Gate;
 use crate::output::{Draft, Sealed, Stream, Target};
 use crate::plan::{NameAudit, Plan, Request, plan};
 use crate::relpath::joined;
 use crate::report::{
-    AgentRoot, Asset, Consistency, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName, Report, RestlessPath,
+    AgentRoot, Asset, Consistency, CopiedDatabase, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName, Report, RestlessPath,
     Skipped,
 };
 use crate::sys;
@@ -353,12 +353,14 @@ fn fill(report: &mut Report, plan: &Plan, frozen: &Frozen, payload: Payload) {
     report.captures = frozen.captures.iter().map(|(capture, count)| (capture.as_str(), *count)).collect();
     fill_rest(report, frozen);
     fill_fates(report, frozen);
+    fill_databases(report, frozen);
     let noted = |wanted: fn(&Fate) -> bool| frozen.ledger.count(wanted);
     let mut counts = Counts {
         prefix: noted(|fate| *fate == Fate::Prefix),
         later: noted(|fate| *fate == Fate::Later),
         departed: noted(|fate| *fate == Fate::Departed),
         excluded: noted(|fate| matches!(fate, Fate::Excluded(_))),
+        folded: noted(|fate| matches!(fate, Fate::Folded(_))),
         torn: noted(|fate| matches!(fate, Fate::Torn(_))),
         hollow: noted(|fate| matches!(fate, Fate::Hollow(_))),
         lost: noted(|fate| matches!(fate, Fate::Lost(_))),
@@ -394,11 +396,7 @@ fn fill_rest(report: &mut Report, frozen: &Frozen) {
             report.consistent = Some(Consistency::Window);
             let told = restless.iter().map(|restless| RestlessPath {
                 path: absolute(frozen, restless.root, restless.path.as_bytes()),
-                why: match restless.why {
-                    Why::Names => "names",
-                    Why::Contents => "contents",
-                    Why::Young => "young",
-                },
+                why: restless.why.as_str(),
             });
             report.restless = told.collect();
         }
@@ -412,10 +410,32 @@ fn fill_fates(report: &mut Report, frozen: &Frozen) {
             Fate::Departed => &mut report.departed,
             Fate::Prefix | Fate::Later => &mut report.moved,
             Fate::Excluded(_) => &mut report.excluded,
+            Fate::Folded(_) => &mut report.folded,
             Fate::Kept => continue,
         };
         let path = absolute(frozen, root, path.as_bytes());
         list.push(Fated { path, fate: fate.as_str(), reason: fate.reason().map(str::to_owned) });
+    }
+}
+
+/// How each database was copied.
+fn fill_databases(report: &mut Report, frozen: &Frozen) {
+    for node in frozen.nodes.iter().filter(|node| node.state != State::Gone) {
+        for entry in &node.entries {
+            let Held::Database(database) = &entry.held else { continue };
+            let Ok(finished) = database.finished() else { continue };
+            let copied = finished.copied.clone();
+            report.databases.push(CopiedDatabase {
+                path: absolute(frozen, node.root, node.path.join(&entry.name).as_bytes()),
+                way: copied.way,
+                journal: copied.journal,
+                page_size: copied.page_size,
+                pages: copied.pages,
+                user_version: copied.user_version,
+                check: copied.check,
+                locked_microseconds: copied.locked_us,
+            });
+        }
     }
 }
 

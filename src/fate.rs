@@ -18,6 +18,8 @@ pub enum Fate {
     Departed,
     /// Left out by the rule that is named.
     Excluded(Box<str>),
+    /// The log, journal or index of a database: what it says is in the copy of that.
+    Folded(Box<str>),
     /// In the archive as well as it could be had: short, padded, mixed or otherwise not proven. Counts as a loss.
     Torn(Box<str>),
     /// A directory that is in the archive without (all of) its contents, as it could not be listed. A loss.
@@ -35,6 +37,7 @@ impl Fate {
             Self::Later => "later",
             Self::Departed => "departed",
             Self::Excluded(_) => "excluded",
+            Self::Folded(_) => "folded",
             Self::Torn(_) => "torn",
             Self::Hollow(_) => "hollow",
             Self::Lost(_) => "lost",
@@ -44,7 +47,11 @@ impl Fate {
     /// The rule, or the reason, where the fate has one.
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Excluded(reason) | Self::Torn(reason) | Self::Hollow(reason) | Self::Lost(reason) => Some(reason),
+            Self::Excluded(reason)
+            | Self::Folded(reason)
+            | Self::Torn(reason)
+            | Self::Hollow(reason)
+            | Self::Lost(reason) => Some(reason),
             Self::Kept | Self::Prefix | Self::Later | Self::Departed => None,
         }
     }
@@ -121,6 +128,7 @@ mod tests {
             (Fate::Later, false, true),
             (Fate::Departed, false, false),
             (Fate::Excluded(reason()), false, false),
+            (Fate::Folded(reason()), false, false),
             (Fate::Torn(reason()), true, true),
             (Fate::Hollow(reason()), true, true),
             (Fate::Lost(reason()), true, false),

@@ -46,6 +46,10 @@ pub enum Verb {
     Unlink,
     /// Remove a directory.
     RemoveDir,
+    /// Start the helper process of a database.
+    Spawn,
+    /// Ask a helper process, or go on waiting for its answer.
+    Ask,
 }
 
 /// Whose territory a step touches.

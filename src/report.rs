@@ -110,11 +110,34 @@ pub struct ExternalLink {
 pub struct Fated {
     /// The absolute path in the source.
     pub path: PathName,
-    /// `torn`, `hollow`, `lost`, `departed`, `later`, `prefix` or `excluded`.
+    /// `torn`, `hollow`, `lost`, `departed`, `later`, `prefix`, `excluded` or `folded`.
     pub fate: &'static str,
     /// The reason, or the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// How a database was copied.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopiedDatabase {
+    /// The absolute path in the source.
+    pub path: PathName,
+    /// `snapshot`: what a read transaction of the instant saw. `locked`: the same, while its owner could not commit.
+    /// `closed`: its files, which nobody had open. `recovered`: the same, after the crash of its owner. `raw`: bytes.
+    pub way: String,
+    /// How its owner writes: `wal` or `rollback`.
+    pub journal: String,
+    /// Bytes of a page.
+    pub page_size: u64,
+    /// Pages of the copy.
+    pub pages: u64,
+    /// The application's own number in it.
+    pub user_version: i64,
+    /// `ok`, `off`, or SQLite's words.
+    pub check: String,
+    /// For how long its owner could not commit.
+    pub locked_microseconds: u64,
 }
 
 /// Something that would not rest.
@@ -122,7 +145,8 @@ pub struct Fated {
 pub struct RestlessPath {
     /// The absolute path in the source.
     pub path: PathName,
-    /// `names` or `contents` moved; `young`: the last change was too fresh for the next to show.
+    /// `names` or `contents` moved; `young`: the last change was too fresh for the next to show; `locked`: a database
+    /// that its owner kept locked.
     pub why: &'static str,
 }
 
@@ -140,7 +164,7 @@ pub struct RefusedName {
 pub struct SurveyRow {
     /// `jsonl` for sessions and other line-oriented files, `database`, or `file`.
     pub kind: &'static str,
-    /// `link`, `clone`, `hold`, `pin` or `copy`.
+    /// `link`, `clone`, `hold`, `pin`, `copy` or `database`.
     pub capture: &'static str,
     /// How many.
     pub files: u64,
@@ -167,6 +191,8 @@ pub struct Counts {
     pub departed: u64,
     /// Left out by a rule.
     pub excluded: u64,
+    /// Logs and journals of databases, which the copies contain.
+    pub folded: u64,
     /// In the archive, but not whole. A loss.
     pub torn: u64,
     /// Directories that could not be listed. A loss.
@@ -246,7 +272,7 @@ pub struct Report {
     pub freeze_microseconds: u64,
     /// Names by fate.
     pub counts: Counts,
-    /// Files by the way they were frozen: `link`, `clone`, `hold`, `pin`, `copy`.
+    /// Files by the way they were frozen: `link`, `clone`, `hold`, `pin`, `copy`, `database`.
     pub captures: BTreeMap<&'static str, u64>,
     /// What a dry run found, by kind and by the way it would be frozen.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -271,6 +297,12 @@ pub struct Report {
     pub moved: Vec<Fated>,
     /// Names that a rule left out.
     pub excluded: Vec<Fated>,
+    /// Logs and journals of databases: what they say is in the copies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub folded: Vec<Fated>,
+    /// The databases, and how each was copied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<CopiedDatabase>,
     /// Names that OpenClaw's own restore would refuse.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused_names: Vec<RefusedName>,

@@ -14,7 +14,7 @@ use crate::entry::{Kind, Stat, Timestamp};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
-use crate::freeze::{Facts, Options, choose};
+use crate::freeze::{Capture, Facts, Options, choose};
 use crate::gate::{self, Gate, Realm};
 use crate::lines::is_lines;
 use crate::plan::{Class, NameAudit, Plan, Verdict};
@@ -181,13 +181,19 @@ impl Walk<'_> {
             clones: false,
         };
         self.count(name, stat.size, facts);
-        if facts.database {
+        if facts.database && !self.is_served() {
             self.note(&path, &Fate::Torn("raw database".into()));
         }
     }
 
+    /// Whether databases can be copied as such.
+    fn is_served(&self) -> bool {
+        !self.options.databases.helper.is_empty()
+    }
+
     fn count(&mut self, name: &[u8], bytes: u64, facts: Facts) {
-        let capture = choose(self.options.mode, facts).as_str();
+        let served = !facts.database || self.is_served();
+        let capture = if served { choose(self.options.mode, facts) } else { Capture::Copy }.as_str();
         *self.report.captures.entry(capture).or_default() += 1;
         let lines = if is_lines(name) { "jsonl" } else { "file" };
         let kind = if facts.database { "database" } else { lines };

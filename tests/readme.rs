@@ -7,7 +7,7 @@ use std::path::Path;
 use clawsnap::fate::Fate;
 use clawsnap::freeze::Capture;
 use clawsnap::report::{
-    AgentRoot, Asset, Consistency, Counts, ExternalLink, Fated, Outcome, PathName, RefusedName, Report, RestlessPath,
+    AgentRoot, Asset, Consistency, CopiedDatabase, Counts, ExternalLink, Fated, Outcome, PathName, RefusedName, Report, RestlessPath,
     Skipped, SurveyRow,
 };
 use serde_json::Value;
@@ -120,6 +120,17 @@ fn full() -> Report {
         departed: fated(Fate::Departed),
         moved: fated(Fate::Prefix),
         excluded: fated(Fate::Excluded("x".into())),
+        folded: fated(Fate::Folded("x".into())),
+        databases: vec![CopiedDatabase {
+            path: name(),
+            way: text(),
+            journal: text(),
+            page_size: 1,
+            pages: 1,
+            user_version: 1,
+            check: text(),
+            locked_microseconds: 1,
+        }],
         refused_names: vec![RefusedName { path: name(), why: text() }],
         free_bytes: Some(1),
         mounts: vec![name()],
@@ -128,7 +139,8 @@ fn full() -> Report {
     }
 }
 
-const CAPTURES: [Capture; 5] = [Capture::Link, Capture::Clone, Capture::Hold, Capture::Pin, Capture::Copy];
+const CAPTURES: [Capture; 6] =
+    [Capture::Link, Capture::Clone, Capture::Hold, Capture::Pin, Capture::Copy, Capture::Database];
 
 fn documented_fields(readme: &str) -> BTreeSet<String> {
     let rows = table(section(readme, "### `--json`"), "field");
@@ -169,6 +181,7 @@ fn the_fates_are_those_of_the_code() {
         Fate::Later,
         Fate::Departed,
         Fate::Excluded(reason()),
+        Fate::Folded(reason()),
         Fate::Torn(reason()),
         Fate::Hollow(reason()),
         Fate::Lost(reason()),

@@ -125,7 +125,8 @@ impl Reading {
         if entry.marks.database {
             contents.fate = Fate::Torn("raw database".into());
         }
-        let in_flight = entry.marks.hot || contents.fate != Fate::Kept;
+        let is_database = matches!(entry.held, Held::Database(_));
+        let in_flight = !is_database && (entry.marks.hot || contents.fate != Fate::Kept);
         if in_flight && lines::is_lines(&entry.name) {
             set_tail_aside(&mut contents)?;
         }
@@ -148,6 +149,11 @@ impl Reading {
             Held::Clone(staged) | Held::Copy(staged) => frozen(Body::File(Arc::new(place.staging()?.open(*staged)?))),
             Held::Link(staged) => return self.named(place, Arc::new(place.staging()?.open(*staged)?)),
             Held::Pin(pinned) => return self.named(place, Arc::new(place.pinned(&pinned.file)?)),
+            Held::Database(database) => {
+                let finished = database.finished()?;
+                let body = Body::File(Arc::new(place.staging()?.open(finished.staged)?));
+                return Ok(Contents { fate: finished.fate.clone(), ..frozen(body) });
+            }
             Held::Directory(_) | Held::Symlink(_) => return Err(io::Error::other("has no contents")),
         };
         if marks.unproven && !marks.database {

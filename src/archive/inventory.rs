@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Timestamp, Xattrs};
+use crate::freeze::Copied;
 use crate::relpath::{hex, unhex};
 
 /// A name in JSON: a string where it is UTF-8, else its bytes in hexadecimal.
@@ -81,6 +82,9 @@ pub(crate) struct Line {
     /// Length of the half-written tail that was set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tail: Option<u64>,
+    /// Of a database: how it was copied, and what the copy is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) database: Option<Copied>,
 }
 
 /// What a reader of the archive can see of an entry, and a reader of the inventory too: one digest stands for it, so
@@ -254,6 +258,7 @@ mod tests {
             reason: None,
             allocated: None,
             tail: None,
+            database: None,
         }
     }
 

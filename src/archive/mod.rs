@@ -35,7 +35,7 @@ use crate::entry::{Stat, Timestamp, Xattrs};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
-use crate::freeze::{Ablation, Capture, Entry, Frozen, Held, Node, NodeId, State};
+use crate::freeze::{Ablation, Capture, Copied, Entry, Frozen, Held, Node, NodeId, State};
 use crate::gate;
 use crate::plan::Plan;
 use crate::relpath::joined;
@@ -214,6 +214,7 @@ struct Told {
     capture: Option<&'static str>,
     allocated: Option<u64>,
     tail: Option<u64>,
+    database: Option<Copied>,
 }
 
 /// Hashes what is read through it, and tells how far the archive is.
@@ -385,6 +386,7 @@ impl<'a, W: Write> Writer<'a, W> {
             capture: place.entry.held.capture().map(Capture::as_str),
             allocated: (stat.blocks * 512 < size).then_some(stat.blocks * 512),
             tail: tail.as_ref().map(|tail| tail.len() as u64),
+            database: copied(place.entry),
         };
         self.tell(&piece, told)?;
         if let Some(tail) = tail {
@@ -451,6 +453,15 @@ impl<'a, W: Write> Writer<'a, W> {
             reason: fate.reason().map(str::to_owned),
             allocated: told.allocated,
             tail: told.tail,
+            database: told.database,
         })
+    }
+}
+
+/// How a database was copied.
+fn copied(entry: &Entry) -> Option<Copied> {
+    match &entry.held {
+        Held::Database(database) => Some(database.finished().ok()?.copied.clone()),
+        _ => None,
     }
 }

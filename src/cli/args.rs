@@ -7,9 +7,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::duration;
+use super::{duration, helper};
 use crate::archive::Compression;
-use crate::freeze::{Mode, Options};
+use crate::freeze::{Check, DatabaseOptions, Mode, Options};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,6 +38,9 @@ pub(super) struct Typed {
 pub(super) enum Verb {
     /// Back up a state directory while its owner keeps running
     Create(Box<Create>),
+    /// Copy one database, for a process that asks for it
+    #[command(name = helper::NAME, hide = true)]
+    Database,
 }
 
 /// How to back up.
@@ -89,6 +92,14 @@ pub(super) struct Create {
     #[arg(long, value_name = "DUR", default_value = "5m", value_parser = duration::hot_window)]
     pub(super) hot_window: Duration,
 
+    /// How long to wait for the lock of a database's owner, as 500ms, 5s or 1m
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration::settle)]
+    pub(super) sqlite_timeout: Duration,
+
+    /// How copies of databases are checked: quick, full (indexes too) or off
+    #[arg(long, value_name = "HOW", default_value = "quick", value_parser = checks())]
+    pub(super) sqlite_check: Check,
+
     /// Do not read the archive back before it gets its name
     #[arg(long)]
     pub(super) no_verify: bool,
@@ -113,12 +124,19 @@ pub(super) struct Create {
 impl Create {
     /// How the freeze shall be done.
     pub(super) fn freeze_options(&self) -> Options {
-        Options { mode: self.freeze, settle: self.settle, hot_window: self.hot_window, ..Options::default() }
+        let (timeout, check) = (self.sqlite_timeout, self.sqlite_check);
+        let databases = DatabaseOptions { helper: helper::command(), timeout, check };
+        let (mode, settle, hot_window) = (self.freeze, self.settle, self.hot_window);
+        Options { mode, settle, hot_window, databases, ..Options::default() }
     }
 }
 
 fn modes() -> impl TypedValueParser<Value = Mode> {
     PossibleValuesParser::new(["auto", "link", "clone", "copy"]).try_map(|name| name.parse::<Mode>())
+}
+
+fn checks() -> impl TypedValueParser<Value = Check> {
+    PossibleValuesParser::new(["quick", "full", "off"]).try_map(|name| name.parse::<Check>())
 }
 
 /// What clap itself would say of arguments that do not go together.
@@ -140,6 +158,7 @@ mod tests {
         let words = std::iter::once("clawsnap").chain(line.split_whitespace());
         match Typed::try_parse_from(words) {
             Ok(Typed { verb: Verb::Create(create) }) => Ok(*create),
+            Ok(Typed { verb: Verb::Database }) => Err("is no backup".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -157,6 +176,8 @@ mod tests {
             (options.mode, options.settle, options.hot_window),
             (default.mode, default.settle, default.hot_window)
         );
+        let (databases, usual) = (options.databases, default.databases);
+        assert_eq!((databases.timeout, databases.check), (usual.timeout, usual.check));
         assert!(typed.sources.is_empty() && typed.output.is_none() && typed.compress.is_none());
     }
 

@@ -117,7 +117,7 @@ mod tests {
 
     fn meant(line: &str, environment: Environment, is_terminal: bool) -> Result<Intent, String> {
         let words = std::iter::once("clawsnap").chain(line.split_whitespace());
-        let Verb::Create(typed) = Typed::try_parse_from(words).expect(line).verb;
+        let Verb::Create(typed) = Typed::try_parse_from(words).expect(line).verb else { panic!("{line}") };
         Intent::of(*typed, environment, is_terminal)
     }
 

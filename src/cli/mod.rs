@@ -4,6 +4,7 @@ mod args;
 mod bars;
 mod dry_run;
 mod duration;
+mod helper;
 mod hooks;
 mod intent;
 mod page;
@@ -27,5 +28,6 @@ pub fn main() -> ExitCode {
     hooks::install();
     match Typed::parse().verb {
         Verb::Create(typed) => run::create(*typed),
+        Verb::Database => helper::serve(),
     }
 }

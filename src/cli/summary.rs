@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use super::page::{self, Page, count, many, plural};
 use super::terminal::Paint;
 use super::when;
-use crate::report::{Consistency, Counts, Fated, Outcome, Report};
+use crate::report::{Consistency, CopiedDatabase, Counts, Fated, Outcome, Report};
 
 /// Losses that are named.
 const MOST_LOSSES: usize = 20;
@@ -26,6 +26,7 @@ pub(super) fn of(report: &Report, paint: Paint) -> String {
     contents(&mut page, report);
     consistency(&mut page, report);
     page.row("freeze", freeze(report));
+    page.row_if("databases", databases(&report.databases));
     page.row_if("moved", moved(&report.counts));
     page.row_if("vanished", vanished(report));
     left_out(&mut page, report);
@@ -105,12 +106,31 @@ pub(super) fn captures(report: &Report) -> String {
         "hold" => "held in memory",
         "pin" => "held open",
         "copy" => "copied",
+        "database" => "copied by SQLite",
         other => other,
     };
     let mut all: Vec<_> = report.captures.iter().map(|(capture, number)| (*number, word(*capture))).collect();
     all.sort_unstable_by(|a, b| b.cmp(a));
     let all: Vec<String> = all.into_iter().map(|(number, word)| format!("{} {word}", count(number))).collect();
     if all.is_empty() { "nothing to hold".to_owned() } else { all.join(", ") }
+}
+
+/// How the databases were copied, and for how long their owners waited.
+fn databases(all: &[CopiedDatabase]) -> Option<String> {
+    let ways = [
+        ("snapshot", "from a snapshot"),
+        ("locked", "under a lock"),
+        ("closed", "that nobody had open"),
+        ("recovered", "recovered after a crash of its owner"),
+        ("raw", "as raw bytes"),
+    ];
+    let count_of = |way: &str| all.iter().filter(|database| database.way == way).count() as u64;
+    let told = ways.into_iter().map(|(way, words)| (count_of(way), words)).filter(|(number, _)| *number > 0);
+    let told: Vec<String> = told.map(|(number, words)| format!("{} {words}", count(number))).collect();
+    let checked = all.iter().filter(|database| database.check == "ok").count() as u64;
+    let waited = all.iter().map(|database| database.locked_microseconds).max().unwrap_or(0);
+    let waited = if waited > 0 { format!("; an owner waited for {}", when::span(waited)) } else { String::new() };
+    (!told.is_empty()).then(|| format!("{}; {} checked{waited}", told.join(", "), count(checked)))
 }
 
 fn moved(counts: &Counts) -> Option<String> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::choice::{self, Capture, Facts, Mode};
 use super::content::{self, Fingerprint, Permit, Pool, Reading};
+use super::database::{Databases, MAGIC, SIDECARS};
 use super::refusal::{Meaning, meaning};
 use super::staging::Staging;
 use super::tree::{Entry, Held, Marks};
@@ -18,8 +19,6 @@ use crate::sys::{self, Dir, Reader};
 
 /// How often a name is looked at again because it was bound to something else after we took hold of it.
 const ATTEMPTS: u32 = 4;
-
-const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// What every capture of a run goes by.
 pub(crate) struct Settings {
@@ -33,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) memory: Arc<Pool>,
     /// Descriptors that may be kept open.
     pub(crate) descriptors: Arc<Pool>,
+    /// Those that have helpers.
+    pub(crate) databases: Databases,
 }
 
 /// What came of the attempt to capture one name.
@@ -76,6 +77,7 @@ fn verb_in_words(verb: Verb) -> &'static str {
         Verb::Stat => "cannot be looked at",
         Verb::Link => "cannot be linked",
         Verb::Create | Verb::Write => "cannot be copied into staging",
+        Verb::Spawn | Verb::Ask => "cannot be served by a helper",
         _ => "cannot be read",
     }
 }
@@ -99,16 +101,20 @@ struct Found<'a> {
     class: Class,
     stat: Stat,
     marks: Marks,
+    /// Of a database: its extended attributes. They were read before it had a helper.
+    database: Option<&'a Xattrs>,
 }
 
 /// Captures the names of one directory.
 pub(crate) struct Capturer<'a> {
     /// What the run goes by.
     pub(crate) settings: &'a Settings,
+    /// The number of the root that the directory is below.
+    pub(crate) root: u16,
     /// The live directory.
     pub(crate) dir: &'a Dir,
     /// Where captures are put, if there is a place at all.
-    pub(crate) staging: Option<&'a Staging>,
+    pub(crate) staging: Option<&'a Arc<Staging>>,
     /// Whether that place is on the directory's mount.
     pub(crate) same_mount: bool,
     /// How coarse the clock is that stamps files here.
@@ -118,13 +124,13 @@ pub(crate) struct Capturer<'a> {
 }
 
 impl Capturer<'_> {
-    /// Captures `name`. `sidecar` says that it is the log or journal of a database beside it.
+    /// Captures `name`. `raw` says that it is the log or journal of a database whose bytes alone could be had.
     ///
     /// # Errors
     /// Only the cancellation of the run.
-    pub(crate) fn capture(&self, name: &[u8], class: Class, sidecar: bool) -> io::Result<Outcome> {
+    pub(crate) fn capture(&self, name: &[u8], class: Class, raw: bool) -> io::Result<Outcome> {
         for _ in 0..ATTEMPTS {
-            match self.attempt(name, class, sidecar) {
+            match self.attempt(name, class, raw) {
                 Ok(Some(entry)) => return Ok(Outcome::Taken(entry)),
                 Ok(None) => {}
                 Err(refusal) => match refusal.meaning() {
@@ -138,15 +144,15 @@ impl Capturer<'_> {
     }
 
     /// One attempt; `None` if the name changed hands meanwhile.
-    fn attempt(&self, name: &[u8], class: Class, sidecar: bool) -> Result<Option<Entry>, Refusal> {
+    fn attempt(&self, name: &[u8], class: Class, raw: bool) -> Result<Option<Entry>, Refusal> {
         let looked = sys::coarse_now();
         let stat = self.dir.stat(name).by(Verb::Stat)?;
         match stat.kind {
             Kind::Symlink => self.symlink(name, stat).map(Some),
             Kind::File => {
-                let database = sidecar || self.is_database(name, &stat)?;
-                let marks = Marks { database, ..self.marks(&stat, looked) };
-                self.file(Found { name, class, stat, marks })
+                let database = if raw { None } else { self.database_at(name, &stat)? };
+                let marks = Marks { database: raw || database.is_some(), ..self.marks(&stat, looked) };
+                self.file(Found { name, class, stat, marks, database: database.as_ref() })
             }
             Kind::Directory | Kind::Fifo | Kind::Socket | Kind::Device => Ok(None),
         }
@@ -190,6 +196,9 @@ impl Capturer<'_> {
     }
 
     fn choose(&self, found: &Found<'_>) -> Capture {
+        if found.marks.database && found.database.is_none() {
+            return Capture::Copy;
+        }
         let holdable = found.stat.size <= self.settings.hold_limit;
         choice::choose(
             self.settings.mode,
@@ -199,7 +208,7 @@ impl Capturer<'_> {
                 database: found.marks.database,
                 holdable,
                 staged: self.same_mount,
-                clones: self.staging.is_some_and(Staging::clones),
+                clones: self.staging.is_some_and(|staging| staging.clones()),
             },
         )
     }
@@ -211,10 +220,11 @@ impl Capturer<'_> {
             Capture::Hold => self.hold(found),
             Capture::Pin => self.pin(found),
             Capture::Copy => self.copy(found),
+            Capture::Database => self.database(found),
         }
     }
 
-    fn staging(&self) -> Result<&Staging, Refusal> {
+    fn staging(&self) -> Result<&Arc<Staging>, Refusal> {
         let missing = || io::Error::other("there is no staging directory");
         self.staging.ok_or_else(missing).by(Verb::Create)
     }
@@ -301,6 +311,17 @@ impl Capturer<'_> {
         }
     }
 
+    fn database(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
+        let (staging, databases) = (self.staging()?, &self.settings.databases);
+        if !databases.are_served() {
+            return Err(io::Error::other("no helper is known")).by(Verb::Spawn);
+        }
+        let database = databases.take(self.root, self.dir, found.name, found.stat, self.tick, staging);
+        let held = Held::Database(database.by(Verb::Create)?);
+        let xattrs = boxed(found.database.cloned().unwrap_or_default());
+        Ok(Some(Entry { xattrs, ..entry(found.stat, held, Marks::default()) }))
+    }
+
     /// Opens what was found; `None` if the name is bound to something else by now.
     fn open(&self, found: &Found<'_>) -> Result<Option<Reader>, Refusal> {
         let reader = self.dir.open_file(found.name).by(Verb::Open)?;
@@ -324,33 +345,35 @@ impl Capturer<'_> {
         Ok((unmoved && print.is_some()).then(|| print.map(Box::new)))
     }
 
-    /// Whether the file is a SQLite database, by its first bytes. Only this reads a file before it is captured, and
-    /// only where length or name allow it to be one: a database is a whole number of pages, each of 512 bytes or a
-    /// multiple.
-    fn is_database(&self, name: &[u8], stat: &Stat) -> Result<bool, Refusal> {
-        match sniff(self.dir, name, stat).by(Verb::Open) {
+    /// The extended attributes of a SQLite database; `None` if the file is none. From then on this process does not
+    /// open it.
+    fn database_at(&self, name: &[u8], stat: &Stat) -> Result<Option<Xattrs>, Refusal> {
+        let found = sniff(self.dir, name, stat).and_then(|reader| reader.map(|reader| reader.xattrs()).transpose());
+        match found.by(Verb::Open) {
             Ok(found) => Ok(found),
             Err(refusal) if matches!(refusal.meaning(), Meaning::Vanished | Meaning::Cancelled) => Err(refusal),
             // What cannot be read is nobody's database here; its capture will say so.
-            Err(_) => Ok(has_database_name(name)),
+            Err(_) => Ok(None),
         }
     }
 }
 
-/// Looks at the first bytes of a file that may be a database.
-fn sniff(dir: &Dir, name: &[u8], stat: &Stat) -> io::Result<bool> {
+/// Opens a file if it is a SQLite database, by its first bytes. Only this reads a file before it is captured, and only
+/// where length or name allow it to be one: a database is a whole number of pages, each of 512 bytes or a multiple.
+fn sniff(dir: &Dir, name: &[u8], stat: &Stat) -> io::Result<Option<Reader>> {
     let possible = stat.size >= 512 && (stat.size.is_multiple_of(512) || has_database_name(name));
     if !possible {
-        return Ok(false);
+        return Ok(None);
     }
-    let mut magic = [0; 16];
-    dir.open_file(name)?.fill_at(&mut magic, 0)?;
-    Ok(magic == *SQLITE_MAGIC)
+    let reader = dir.open_file(name)?;
+    let mut magic = [0; MAGIC.len()];
+    reader.fill_at(&mut magic, 0)?;
+    Ok((magic == *MAGIC).then_some(reader))
 }
 
 /// Whether a file would be captured as a database, as far as it can be read.
 pub(crate) fn is_database(dir: &Dir, name: &[u8], stat: &Stat) -> bool {
-    sniff(dir, name, stat).unwrap_or(false)
+    sniff(dir, name, stat).is_ok_and(|found| found.is_some())
 }
 
 /// Bytes held in memory.
@@ -380,5 +403,5 @@ fn has_database_name(name: &[u8]) -> bool {
 
 /// The name of the database that `name` would be the log or journal of.
 pub(crate) fn sidecar_of(name: &[u8]) -> Option<&[u8]> {
-    [&b"-wal"[..], b"-shm", b"-journal"].iter().find_map(|ending| name.strip_suffix(*ending))
+    SIDECARS.iter().find_map(|ending| name.strip_suffix(ending.as_bytes()))
 }

@@ -45,6 +45,8 @@ pub enum Capture {
     Pin,
     /// The bytes in staging, with the same (size, mtime, inode) before and after.
     Copy,
+    /// A read transaction of a helper process, and a copy by SQLite's online backup afterwards.
+    Database,
 }
 
 impl Capture {
@@ -56,6 +58,7 @@ impl Capture {
             Self::Hold => "hold",
             Self::Pin => "pin",
             Self::Copy => "copy",
+            Self::Database => "database",
         }
     }
 }
@@ -67,7 +70,7 @@ pub struct Facts {
     pub class: Class,
     /// Modified within the hot window.
     pub hot: bool,
-    /// Part of a SQLite database: it, its log or its journal.
+    /// A SQLite database, or its log or journal where it cannot be served as one.
     pub database: bool,
     /// Whether the memory budget takes it.
     pub holdable: bool,
@@ -79,13 +82,13 @@ pub struct Facts {
 
 /// Chooses how a file is frozen.
 ///
-/// A database is never linked (whoever opened the link could corrupt the live one) and never pinned (its contents
-/// would move on while its write-ahead log is read).
+/// A database is never linked (whoever opened the link could corrupt the live one), cloned or held: its bytes alone are
+/// no database while its owner writes.
 pub fn choose(mode: Mode, facts: Facts) -> Capture {
     let clones = facts.clones && facts.staged;
     match mode {
+        _ if facts.database => Capture::Database,
         Mode::Copy => Capture::Copy,
-        _ if facts.database => Capture::Copy,
         Mode::Clone if clones => Capture::Clone,
         Mode::Auto if clones && (facts.hot || facts.class == Class::Guarded) => Capture::Clone,
         _ if facts.hot && facts.holdable => Capture::Hold,
@@ -98,7 +101,7 @@ pub fn choose(mode: Mode, facts: Facts) -> Capture {
 ///
 /// A copy that could not be read falls back to a descriptor, so that what can be read is archived, and flagged.
 pub fn chain(first: Capture, class: Class) -> &'static [Capture] {
-    use Capture::{Clone, Copy, Hold, Link, Pin};
+    use Capture::{Clone, Copy, Database, Hold, Link, Pin};
     match (first, class) {
         // Whether extents can be shared is only known once it was tried; then a hot file is held after all.
         (Clone, Class::Linkable) => &[Clone, Hold, Link, Pin, Copy],
@@ -108,6 +111,8 @@ pub fn chain(first: Capture, class: Class) -> &'static [Capture] {
         (Link, _) => &[Link, Pin, Copy],
         (Pin, _) => &[Pin, Copy],
         (Copy, _) => &[Copy, Pin],
+        // Without a helper its bytes are copied, and flagged.
+        (Database, _) => &[Database, Copy, Pin],
     }
 }
 
@@ -143,8 +148,9 @@ mod tests {
             (Mode::Auto, "cold clones", Guarded, Clone),
             (Mode::Auto, "cold unstaged", Linkable, Pin),
             (Mode::Auto, "cold clones unstaged", Guarded, Pin),
-            (Mode::Auto, "cold database", Linkable, Copy),
-            (Mode::Auto, "hot small database clones", Guarded, Copy),
+            (Mode::Auto, "cold database", Linkable, Database),
+            (Mode::Auto, "hot small database clones", Guarded, Database),
+            (Mode::Copy, "cold database", Guarded, Database),
             (Mode::Link, "hot small clones", Linkable, Hold),
             (Mode::Link, "cold clones", Guarded, Pin),
             (Mode::Link, "cold", Linkable, Link),
@@ -178,12 +184,12 @@ mod tests {
         for first in [Clone, Hold, Pin, Copy] {
             assert!(!chain(first, Guarded).contains(&Link), "{first:?}");
         }
-        assert!(!chain(Copy, Linkable).contains(&Link), "the chain of a database");
+        assert!(!chain(Database, Linkable).contains(&Link), "the chain of a database");
     }
 
     #[test]
     fn every_refusal_leaves_a_capture_that_needs_no_link() {
-        for first in [Link, Clone, Hold, Pin, Copy] {
+        for first in [Link, Clone, Hold, Pin, Copy, Database] {
             for class in [Guarded, Linkable] {
                 let tried = chain(first, class);
                 assert_eq!(tried[0], first);

@@ -5,6 +5,7 @@
 mod capture;
 mod choice;
 mod content;
+mod database;
 mod place;
 mod queue;
 mod refusal;
@@ -14,13 +15,15 @@ mod tree;
 mod visit;
 
 pub use choice::{Capture, Facts, Mode, chain, choose};
+pub use database::{Check, DatabaseOptions, serve};
 pub use settle::{Rest, Restless, Why};
 
 pub(crate) use capture::is_database;
 pub(crate) use content::{Fingerprint, copy, copy_prefix, read};
+pub(crate) use database::Copied;
 pub(crate) use refusal::{Meaning, meaning};
 pub(crate) use staging::Staging;
-pub(crate) use tree::{Entry, Held, Node, NodeId, State};
+pub(crate) use tree::{Entry, Held, Marks, Node, NodeId, State};
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -40,6 +43,7 @@ use crate::relpath::RelPath;
 use crate::sys::{self, Dir};
 use capture::Settings;
 use content::Pool;
+use database::Databases;
 use place::{Place, Places};
 
 /// Bytes of hot files that are held in memory at most. The compressor's window takes 128 MiB, and all together shall
@@ -63,6 +67,8 @@ pub struct Options {
     pub hot_window: Duration,
     /// The largest hot file that is held in memory, in bytes. Larger ones are linked or pinned, with a fingerprint.
     pub hold_limit: u64,
+    /// How databases are copied.
+    pub databases: DatabaseOptions,
     /// What tests leave out, to see that they would notice. Not for use.
     #[doc(hidden)]
     pub ablation: Option<Ablation>,
@@ -85,6 +91,7 @@ impl Default for Options {
             settle: Duration::from_secs(2),
             hot_window: Duration::from_secs(300),
             hold_limit: 4 * 1024 * 1024,
+            databases: DatabaseOptions::default(),
             ablation: None,
         }
     }
@@ -246,16 +253,18 @@ pub(crate) fn freeze(
 ) -> Result<Frozen> {
     let bases = open_all(plan, gate)?;
     let descriptors = sys::raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS);
+    let hot_since = sys::now().before(options.hot_window);
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MOST_WORKERS);
     let freezer = Freezer {
         rules: &plan.rules,
         bases,
         settings: Settings {
             mode: options.mode,
-            hot_since: sys::now().before(options.hot_window),
+            hot_since,
             hold_limit: options.hold_limit,
             memory: Pool::new(HOLD_BUDGET),
             descriptors: Pool::new(descriptors),
+            databases: Databases::new(options.databases.clone(), hot_since),
         },
         places: Places::new(workers, spool),
         observer,
@@ -277,6 +286,9 @@ pub(crate) fn freeze(
         Rest::Window(_) => sys::now(),
     };
     let width = ended.as_nanos().saturating_sub(begun.as_nanos()) / 1_000;
+    let databases = &freezer.settings.databases;
+    let copied = databases.release().and_then(|()| databases.finish());
+    copied.map_err(|error| gone_root(&freezer, error))?;
     Ok(finish(freezer, settled, u64::try_from(width).unwrap_or(0)))
 }
 
@@ -289,6 +301,7 @@ fn gone_root(freezer: &Freezer<'_>, error: io::Error) -> Error {
 fn finish(freezer: Freezer<'_>, settled: settle::Settled, width_us: u64) -> Frozen {
     let Freezer { bases, nodes, places, observer, ablation, .. } = freezer;
     let mut nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    nodes.iter_mut().for_each(take_in_copies);
     let ledger = ledger(&mut nodes);
     let mut frozen = Frozen {
         bases,
@@ -306,6 +319,30 @@ fn finish(freezer: Freezer<'_>, settled: settle::Settled, width_us: u64) -> Froz
     count(&mut frozen);
     observer.on(Event::Frozen { files: frozen.files, bytes: frozen.bytes });
     frozen
+}
+
+/// The databases of a directory are copied: their entries tell of the copies, and what else of them had to be copied
+/// gets entries of its own.
+fn take_in_copies(node: &mut Node) {
+    let mut parts = Vec::new();
+    for entry in &mut node.entries {
+        let Held::Database(database) = &entry.held else { continue };
+        let Ok(finished) = database.finished() else { continue };
+        entry.stat = finished.stat;
+        parts.extend(finished.parts.iter().map(|(number, stat, staged)| Entry {
+            name: database::sidecar(&entry.name, *number).into(),
+            stat: *stat,
+            held: Held::Copy(*staged),
+            xattrs: None,
+            fingerprint: None,
+            marks: Marks { database: true, ..Marks::default() },
+        }));
+    }
+    for part in parts {
+        node.notes.remove(&part.name);
+        node.entries.push(part);
+    }
+    node.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
 }
 
 /// Gathers what became of the names that are not held. A name that departed with its directory may have come back

@@ -38,7 +38,7 @@ pub(crate) fn meaning(verb: Verb, error: &io::Error) -> Meaning {
         (Verb::Open, Errno::NXIO | Errno::NODEV) => Meaning::Vanished,
         // Other mount, too many names, immutable, `fs.protected_hardlinks`, a filesystem without links; a full or
         // read-only staging: each of them leaves the next capture a chance.
-        (Verb::Link | Verb::Clone | Verb::Create, _) => Meaning::Unsuited,
+        (Verb::Link | Verb::Clone | Verb::Create | Verb::Spawn, _) => Meaning::Unsuited,
         // Out of descriptors or memory.
         (Verb::Open, Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Meaning::Unsuited,
         (_, Errno::ACCESS | Errno::PERM) => Meaning::Denied,

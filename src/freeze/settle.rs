@@ -7,7 +7,8 @@
 //!
 //! A link or a descriptor keeps its inode alive, so that the inode's number cannot come back under the same name
 //! meanwhile. The (size, mtime) of a file that is hot, or whose contents are already frozen, must be unmoved as well.
-//! (A cold file of which only the name is frozen is held against its (size, mtime) when it is archived.) And a stamp that was younger than one tick of the
+//! (A cold file of which only the name is frozen is held against its (size, mtime) when it is archived.) Databases are
+//! pinned right before everything is checked: see [`database`](super::database). And a stamp that was younger than one tick of the
 //! filesystem's clock when the directory was listed proves nothing: it is listed again a tick later.
 
 use std::collections::BTreeSet;
@@ -25,7 +26,7 @@ use crate::event::Event;
 use crate::fate::Fate;
 use crate::gate::Verb;
 use crate::relpath::RelPath;
-use crate::sys::{self, Dir};
+use crate::sys::Dir;
 
 /// Rounds after which a tree that keeps moving is not asked any more, however much time is left.
 const MOST_ROUNDS: u32 = 1_000;
@@ -59,6 +60,20 @@ pub enum Why {
     Contents,
     /// Nothing that was seen; but the last change is so young that the next could leave no mark.
     Young,
+    /// Nothing that was seen; but the database was locked and could not be pinned.
+    Locked,
+}
+
+impl Why {
+    /// The reason's name, as the report writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Names => "names",
+            Self::Contents => "contents",
+            Self::Young => "young",
+            Self::Locked => "locked",
+        }
+    }
 }
 
 /// The verdict on the whole tree, and what it took.
@@ -74,6 +89,12 @@ struct Check {
     visits: BTreeSet<NodeId>,
 }
 
+impl Check {
+    fn is_clean(&self) -> bool {
+        self.restless.is_empty() && self.visits.is_empty()
+    }
+}
+
 impl Freezer<'_> {
     /// Captures the tree, again and again where it moved, until it rests or the time is over.
     ///
@@ -85,14 +106,17 @@ impl Freezer<'_> {
         let mut order = Vec::new();
         let mut rounds = 1;
         loop {
-            let moment = sys::now();
-            let check = self.check(&order)?;
-            if check.visits.is_empty() || self.ablation == Some(Ablation::Settle) {
+            // Databases first: where no instant is found, what is listed after them holds what their rows speak of.
+            let (moment, restless) = self.settings.databases.pin()?;
+            let mut check = self.check(&order)?;
+            check.restless.extend(restless);
+            if check.is_clean() || self.ablation == Some(Ablation::Settle) {
                 return Ok(Settled { rest: Rest::Instant(moment), rounds });
             }
             if Instant::now() >= deadline || rounds >= MOST_ROUNDS {
+                self.round(check.visits.into_iter().collect())?;
                 self.resolve()?;
-                return Ok(Settled { rest: Rest::Window(check.restless), rounds });
+                return Ok(Settled { rest: Rest::Window(check.restless), rounds: rounds + 1 });
             }
             self.observer.on(Event::Settling { round: rounds, restless: check.visits.len() as u64 });
             if check.restless.iter().any(|restless| restless.why == Why::Young) {
@@ -232,8 +256,6 @@ fn unheld() -> Fate {
 struct Watched {
     name: Box<[u8]>,
     stat: crate::entry::Stat,
-    /// It may grow: its fingerprint proves the rest.
-    may_grow: bool,
     /// Read without anything moving, and old enough that the next change must show.
     proves: bool,
 }
@@ -246,14 +268,12 @@ impl Watched {
         watched.then(|| Self {
             name: entry.name.clone(),
             stat: entry.stat,
-            may_grow: entry.fingerprint.is_some(),
             proves: !marks.unproven && !marks.young,
         })
     }
 
     fn rests(&self, now: &crate::entry::Stat) -> bool {
-        let grew = self.may_grow && now.id() == self.stat.id() && now.size > self.stat.size;
-        grew || now.same_contents(&self.stat)
+        now.same_contents(&self.stat)
     }
 }
 

@@ -33,6 +33,11 @@ const SHARD: u32 = 128;
 pub(crate) struct Staged(u32);
 
 impl Staged {
+    /// The `number`th place after this one, in the same shard.
+    pub(crate) fn after(self, number: u32) -> Self {
+        Self(self.0 + number)
+    }
+
     fn name(self) -> String {
         format!("{}/{}", self.0 / SHARD, self.0 % SHARD)
     }
@@ -153,6 +158,17 @@ impl Staging {
         }
         slot.used += 1;
         Ok(Staged(slot.shard * SHARD + slot.used - 1))
+    }
+
+    /// A shard of its own, for somebody who fills it: its first place, and the directory in which that is `0`.
+    ///
+    /// # Errors
+    /// Those of making it.
+    pub(crate) fn private(&self) -> io::Result<(Staged, Dir)> {
+        let shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
+        let name = shard.to_string();
+        self.dir.make_dir(name.as_bytes())?;
+        Ok((Staged(shard * SHARD), self.dir.open_dir(name.as_bytes())?))
     }
 
     /// Links `name` in `from` to a place here.

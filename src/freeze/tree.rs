@@ -1,10 +1,12 @@
 //! The frozen tree: what was listed, and what is held of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::capture::{Bytes, Pinned};
 use super::choice::Capture;
 use super::content::Fingerprint;
+use super::database::Database;
 use super::place::Place;
 use super::staging::Staged;
 use crate::entry::{Stamp, Stat, Xattrs};
@@ -103,6 +105,8 @@ pub(crate) enum Held {
     Hold(Box<Bytes>),
     /// An open descriptor.
     Pin(Box<Pinned>),
+    /// A read transaction, and its copy afterwards.
+    Database(Arc<Database>),
 }
 
 impl Held {
@@ -115,6 +119,7 @@ impl Held {
             Self::Copy(_) => Some(Capture::Copy),
             Self::Hold(_) => Some(Capture::Hold),
             Self::Pin(_) => Some(Capture::Pin),
+            Self::Database(_) => Some(Capture::Database),
         }
     }
 
@@ -122,6 +127,7 @@ impl Held {
     pub(crate) fn staged(&self) -> Option<Staged> {
         match self {
             Self::Link(staged) | Self::Clone(staged) | Self::Copy(staged) => Some(*staged),
+            Self::Database(database) => Some(database.staged()),
             _ => None,
         }
     }
@@ -131,9 +137,10 @@ impl Held {
         matches!(self, Self::Clone(_) | Self::Copy(_) | Self::Hold(_))
     }
 
-    /// Whether it keeps the inode alive, so that its number cannot be given to another file.
+    /// Whether it keeps the inode alive, so that its number cannot be given to another file. (A database that no
+    /// helper has opened yet is not; there its stamps tell.)
     pub(crate) fn pins_inode(&self) -> bool {
-        matches!(self, Self::Link(_) | Self::Pin(_))
+        matches!(self, Self::Link(_) | Self::Pin(_) | Self::Database(_))
     }
 }
 

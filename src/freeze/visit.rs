@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::fate::Fate;
 use crate::gate::Verb;
 use crate::plan::{Class, Verdict};
-use crate::relpath::{RelPath, joined};
+use crate::relpath::{RelPath, joined, shown};
 use crate::sys::{self, Dir, Listed, Listing};
 
 /// How many names of one directory are captured at a stretch before another worker may take some.
@@ -35,7 +35,8 @@ pub(crate) struct Wanted {
     at: usize,
     name: Box<[u8]>,
     class: Class,
-    sidecar: bool,
+    /// Names that are its log, its journal and the like if it is a database.
+    sidecars: Vec<(Box<[u8]>, Class)>,
 }
 
 /// A directory that was opened, and how it looked before it was listed.
@@ -241,6 +242,7 @@ impl Freezer<'_> {
             // Moved, not copied: a large directory would else have all its names twice.
             wanted.name = std::mem::take(&mut listing.names[wanted.at].name);
         }
+        group_sidecars(&mut compared);
         Ok(compared)
     }
 
@@ -318,9 +320,7 @@ impl Freezer<'_> {
             compared.kept.push(directory_entry(listed.name.clone(), listed.ino, &opened.stat, child));
             return;
         }
-        let base = sidecar_of(&listed.name);
-        let sidecar = base.is_some_and(|base| listing.names.binary_search_by(|other| (*other.name).cmp(base)).is_ok());
-        compared.wanted.push(Wanted { at, name: Box::default(), class, sidecar });
+        compared.wanted.push(Wanted { at, name: Box::default(), class, sidecars: Vec::new() });
     }
 
     fn kind_of(&self, opened: &Opened, listed: &Listed) -> io::Result<Option<Kind>> {
@@ -387,19 +387,26 @@ impl Freezer<'_> {
     fn capture(&self, id: NodeId, dir: &Dir, place: &Place, wanted: Vec<Wanted>, worker: usize) -> io::Result<()> {
         let capturer = Capturer {
             settings: &self.settings,
+            root: self.nodes()[id as usize].root,
             dir,
-            staging: place.staging.as_deref(),
+            staging: place.staging.as_ref(),
             same_mount: place.same_mount,
             tick: self.tick(place),
             worker,
         };
         let mut taken = Vec::with_capacity(wanted.len());
         let mut outcomes = Vec::new();
-        for Wanted { name, class, sidecar, .. } in wanted {
-            match capturer.capture(&name, class, sidecar)? {
-                Outcome::Taken(entry) => taken.push(Entry { name, ..entry }),
-                other => outcomes.push((name, other)),
+        let mut sort = |name: Box<[u8]>, outcome| match outcome {
+            Outcome::Taken(entry) => taken.push(Entry { name, ..entry }),
+            other => outcomes.push((name, other)),
+        };
+        for Wanted { name, class, sidecars, .. } in wanted {
+            let outcome = capturer.capture(&name, class, false)?;
+            for (sidecar, class) in sidecars {
+                let outcome = capture_sidecar(&capturer, &name, &outcome, &sidecar, class)?;
+                sort(sidecar, outcome);
             }
+            sort(name, outcome);
         }
         self.counted(taken.len() as u64, 0);
         self.record(id, place, taken, outcomes);
@@ -434,6 +441,61 @@ impl Freezer<'_> {
         let directories = self.directories.fetch_add(directories, Relaxed) + directories;
         self.observer.on(Event::Freezing { files, directories });
     }
+}
+
+/// Puts names that would be the log or the journal of another one, were that a database, with that one: whether it is
+/// shows when it is captured.
+fn group_sidecars(compared: &mut Compared) {
+    let Compared { kept, wanted, discarded, notes, .. } = compared;
+    let (sidecars, mut rest): (Vec<_>, Vec<_>) =
+        std::mem::take(wanted).into_iter().partition(|found| sidecar_of(&found.name).is_some());
+    let is_held = |base: &[u8]| {
+        let found = kept.binary_search_by(|entry| (*entry.name).cmp(base));
+        found.is_ok_and(|at| matches!(kept[at].held, Held::Database(_)))
+    };
+    let mut alone = Vec::new();
+    for sidecar in sidecars {
+        let base = sidecar_of(&sidecar.name).unwrap_or_default();
+        match rest.binary_search_by(|found| (*found.name).cmp(base)) {
+            Ok(at) => rest[at].sidecars.push((sidecar.name, sidecar.class)),
+            Err(_) if is_held(base) => drop(notes.insert(sidecar.name.clone(), folded_into(base))),
+            Err(_) => alone.push(sidecar),
+        }
+    }
+    // One that was captured before there was a database for it.
+    for entry in std::mem::take(kept) {
+        let base = sidecar_of(&entry.name).and_then(|base| rest.binary_search_by(|found| (*found.name).cmp(base)).ok());
+        match base {
+            Some(at) if !matches!(entry.held, Held::Directory(_)) => {
+                rest[at].sidecars.push((entry.name.clone(), Class::Guarded));
+                discarded.push(entry);
+            }
+            _ => kept.push(entry),
+        }
+    }
+    rest.extend(alone);
+    *wanted = rest;
+}
+
+/// Captures what would be the log or the journal of `base`, now that it is known what that is.
+fn capture_sidecar(
+    capturer: &Capturer<'_>,
+    base: &[u8],
+    outcome: &Outcome,
+    name: &[u8],
+    class: Class,
+) -> io::Result<Outcome> {
+    match outcome {
+        Outcome::Taken(entry) if matches!(entry.held, Held::Database(_)) => Ok(Outcome::Noted(folded_into(base))),
+        Outcome::Taken(entry) => capturer.capture(name, class, entry.marks.database),
+        Outcome::Noted(_) => capturer.capture(name, class, false),
+        // The next listing decides about both.
+        Outcome::Moved => Ok(Outcome::Moved),
+    }
+}
+
+fn folded_into(base: &[u8]) -> Fate {
+    Fate::Folded(format!("into {}", shown(base)).into())
 }
 
 /// The entry of a subdirectory; its metadata is its node's.

@@ -65,6 +65,35 @@ impl Dir {
         Ok(Dir { fd: Arc::new(fd), gate, realm, path: RelPath::root() })
     }
 
+    /// The directory that an inherited descriptor stands for.
+    pub(crate) fn adopt(fd: OwnedFd, realm: Realm, gate: Arc<dyn Gate>) -> Dir {
+        Dir { fd: Arc::new(fd), gate, realm, path: RelPath::root() }
+    }
+
+    /// A descriptor of the directory, for a child process.
+    pub(crate) fn hand_over(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
+    }
+
+    /// Makes it the working directory of this process.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        self.pass(Verb::OpenDir, b"")?;
+        Ok(rustix::process::fchdir(&*self.fd)?)
+    }
+
+    /// Confines this thread, and those that it starts from now on, to write beneath this directory alone, as far as the
+    /// kernel can (Landlock, from 5.13 on); says whether it could.
+    pub(crate) fn confine_writes(&self) -> bool {
+        use landlock::{ABI, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus};
+        let write = AccessFs::from_write(ABI::V3);
+        let confined = || {
+            let rules = Ruleset::default().handle_access(write)?.create()?;
+            rules.add_rule(PathBeneath::new(&*self.fd, write))?.restrict_self()
+        };
+        let outcome: Result<_, landlock::RulesetError> = confined();
+        outcome.is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced)
+    }
+
     /// The directory's path below the root that it was opened from.
     pub(crate) fn path(&self) -> &RelPath {
         &self.path

@@ -71,6 +71,19 @@ impl Reader {
         xattrs(&self.file)
     }
 
+    /// Whether another process holds a lock on the byte at `offset`.
+    pub(crate) fn is_locked(&self, offset: i64) -> io::Result<bool> {
+        use nix::fcntl::{FcntlArg, fcntl};
+        use nix::libc;
+        self.pass(Verb::Lock)?;
+        let kind = |kind: libc::c_int| libc::c_short::try_from(kind).unwrap_or_default();
+        let (write, none) = (kind(libc::F_WRLCK), kind(libc::F_UNLCK));
+        let whence = kind(libc::SEEK_SET);
+        let mut lock = libc::flock { l_type: write, l_whence: whence, l_start: offset, l_len: 1, l_pid: 0 };
+        fcntl(&self.file, FcntlArg::F_GETLK(&mut lock))?;
+        Ok(lock.l_type != none)
+    }
+
     /// Tells the kernel that the whole file will be read in order.
     pub(crate) fn expect_sequential(&self) {
         // Advice: nothing depends on its being taken.

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use clawsnap::archive::Compression;
 use clawsnap::entry::Timestamp;
 use clawsnap::event::Observer;
-use clawsnap::freeze::{Ablation, Mode, Options};
+use clawsnap::freeze::{Ablation, DatabaseOptions, Mode, Options};
 use clawsnap::gate::{CancelFlag, Gate, Step};
 use clawsnap::plan::{Environment, Request};
 use clawsnap::report::Report;
@@ -96,6 +97,17 @@ impl Backup {
         self
     }
 
+    /// With helpers for databases, as the command has them.
+    pub fn serving_databases(mut self) -> Self {
+        self.options.databases.helper = helper();
+        self
+    }
+
+    pub fn databases(mut self, databases: DatabaseOptions) -> Self {
+        self.options.databases = databases;
+        self
+    }
+
     /// Makes it, uncompressed unless the name says otherwise.
     pub fn to(self, archive: &Path) -> Report {
         let environment = Environment { home: None, cwd: "/".into(), variables: BTreeMap::new() };
@@ -110,6 +122,11 @@ impl Backup {
         };
         clawsnap::create(create, &self.gate, &*self.observer)
     }
+}
+
+/// The command, as the helper that serves one database.
+pub fn helper() -> Vec<OsString> {
+    option_env!("CARGO_BIN_EXE_clawsnap").map_or_else(Vec::new, |command| vec![command.into(), "__database".into()])
 }
 
 /// One entry of an archive.

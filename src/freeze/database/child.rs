@@ -1,0 +1,207 @@
+//! The helper process of one database: it answers what the main process asks, until that is gone.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use super::source::{Mode, Source, Trouble};
+use super::words::{Ask, Copied, Say, Task};
+use crate::gate::{CancelFlag, Gate, Realm};
+use crate::sys::Dir;
+
+/// How long a lock that the owner waits for is kept for the main process to find the instant.
+const LONGEST_LOCK: Duration = Duration::from_millis(500);
+
+/// How long a pin waits for a lock. It is asked for again while the tree comes to rest.
+const PIN_WAIT: Duration = Duration::from_millis(20);
+
+/// Serves one database: `source` is its directory, `staging` a private directory for its copy, `channel` leads to
+/// whoever asks. Returns when that is gone.
+///
+/// # Errors
+/// Those of the channel.
+pub fn serve(source: OwnedFd, staging: OwnedFd, channel: OwnedFd) -> io::Result<()> {
+    let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
+    let staging = Dir::adopt(staging, Realm::Staging, Arc::clone(&gate));
+    // Belt and braces: SQLite is only ever asked to read there. But one that opens a database which its owner closes
+    // at that moment would make an empty log beside it.
+    let _as_far_as_the_kernel_can = staging.confine_writes();
+    let channel = UnixStream::from(channel);
+    let (sender, asked) = mpsc::channel();
+    let reader = channel.try_clone()?;
+    std::thread::spawn(move || listen(reader, &sender));
+    let Ok(Ask::Serve(task)) = asked.recv() else { return Ok(()) };
+    let source = Source::new(Dir::adopt(source, Realm::Source, gate), staging, task.clone());
+    Server { source, task, channel, state: State::Idle, locked: Duration::ZERO }.serve(&asked)
+}
+
+/// Hears the main process out. When that is gone, nobody wants a copy any more, however far it is.
+fn listen(reader: UnixStream, sender: &Sender<Ask>) {
+    for line in BufReader::new(reader).split(b'\n') {
+        let ask = line.ok().and_then(|line| serde_json::from_slice(&line).ok());
+        let Some(true) = ask.map(|ask| sender.send(ask).is_ok()) else { break };
+    }
+    std::process::exit(0);
+}
+
+/// What is held of the database.
+enum State {
+    /// Nothing.
+    Idle,
+    /// A snapshot, by a read transaction that nobody waits for.
+    Snapshot,
+    /// A copy, already made; and, since that moment, the lock that makes it the present state still.
+    Made(Option<Instant>),
+}
+
+struct Server {
+    source: Source,
+    task: Task,
+    channel: UnixStream,
+    state: State,
+    /// For how long the owner could not commit.
+    locked: Duration,
+}
+
+impl Server {
+    fn serve(mut self, asked: &Receiver<Ask>) -> io::Result<()> {
+        loop {
+            let ask = match self.lock_ends() {
+                Some(end) => match asked.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.unlock();
+                        continue;
+                    }
+                    other => other.ok(),
+                },
+                None => asked.recv().ok(),
+            };
+            let Some(ask) = ask else { return Ok(()) };
+            let answer = self.answer(ask);
+            say(&mut self.channel, &answer)?;
+        }
+    }
+
+    fn lock_ends(&self) -> Option<Instant> {
+        match self.state {
+            State::Made(Some(since)) => Some(since + LONGEST_LOCK),
+            _ => None,
+        }
+    }
+
+    fn unlock(&mut self) {
+        if let State::Made(since) = &mut self.state {
+            self.source.disconnect();
+            self.locked += since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) -> Say {
+        match ask {
+            Ask::Serve(_) => Say::Failed("it serves one database only".to_owned()),
+            Ask::Pin => self.pin(),
+            Ask::Release => {
+                self.unlock();
+                Say::Released
+            }
+            Ask::Copy => self.copy(),
+            Ask::Raw(reason) => self.raw(reason),
+        }
+    }
+
+    fn pin(&mut self) -> Say {
+        self.unlock();
+        let again = matches!(self.state, State::Snapshot) && self.source.begin_anew().is_ok();
+        self.state = State::Idle;
+        let mode = if again { Ok(Mode::Wal) } else { self.source.connect(PIN_WAIT) };
+        match mode {
+            Ok(Mode::Wal) => {
+                self.state = State::Snapshot;
+                Say::Pinned { locked: false }
+            }
+            Ok(Mode::Rollback) => {
+                let since = Instant::now();
+                let made = self.back_up();
+                if made.is_err() {
+                    self.source.disconnect();
+                    return Say::Loose;
+                }
+                self.state = State::Made(Some(since));
+                Say::Pinned { locked: true }
+            }
+            Err(Trouble::Busy(words)) => Say::Refused(words),
+            Err(_) => Say::Loose,
+        }
+    }
+
+    fn back_up(&mut self) -> Result<(), Trouble> {
+        let channel = &mut self.channel;
+        self.source.back_up(&mut || alive(channel))
+    }
+
+    fn copy(&mut self) -> Say {
+        self.unlock();
+        let made = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Made(_) => Ok("locked"),
+            State::Snapshot => self.back_up().map(|()| "snapshot"),
+            State::Idle => self.ladder(),
+        };
+        self.source.disconnect();
+        match made.and_then(|way| self.check(way)) {
+            Ok(copied) => Say::Copied(copied),
+            Err(trouble) => self.raw(trouble.to_string()),
+        }
+    }
+
+    /// From the best way to the last but one: by SQLite's own locks, or by the files while they rest.
+    fn ladder(&mut self) -> Result<&'static str, Trouble> {
+        let timeout = Duration::from_millis(self.task.timeout_ms);
+        match self.source.connect(timeout) {
+            Ok(Mode::Wal) => self.back_up().map(|()| "snapshot"),
+            Ok(Mode::Rollback) => {
+                let since = Instant::now();
+                let made = self.back_up();
+                self.source.disconnect();
+                self.locked += since.elapsed();
+                made.map(|()| "locked")
+            }
+            Err(Trouble::Files(_)) => {
+                let channel = &mut self.channel;
+                self.source.copy_files(timeout, &mut || alive(channel))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn check(&mut self, way: &str) -> Result<Copied, Trouble> {
+        let channel = self.channel.try_clone().map_err(Trouble::from)?;
+        let copied = self.source.check(self.task.check, channel)?;
+        let locked_us = u64::try_from(self.locked.as_micros()).unwrap_or(u64::MAX);
+        Ok(Copied { way: way.to_owned(), locked_us, ..copied })
+    }
+
+    fn raw(&mut self, reason: String) -> Say {
+        self.source.disconnect();
+        self.state = State::Idle;
+        let channel = &mut self.channel;
+        match self.source.copy_raw(&mut || alive(channel)) {
+            Ok(parts) => Say::Raw { reason, parts },
+            Err(trouble) => Say::Failed(format!("{reason}; and then: {trouble}")),
+        }
+    }
+}
+
+/// Tells that there is still somebody at work.
+pub(super) fn alive(channel: &mut UnixStream) {
+    // Whoever does not hear it is gone, and then so are we.
+    let _heard = say(channel, &Say::Working);
+}
+
+fn say(channel: &mut UnixStream, said: &Say) -> io::Result<()> {
+    let mut text = serde_json::to_vec(said)?;
+    text.push(b'\n');
+    channel.write_all(&text)
+}

@@ -1,0 +1,122 @@
+//! The helper of one database, seen from the main process: a child process that is asked and answers.
+//!
+//! SQLite keeps its locks by process: whoever opens and closes a database's file drops the locks that the same process
+//! holds on it. So each database has a process of its own, which can also hang or crash without harm to the run.
+//!
+//! The child is started with the database's directory as its standard input, the channel as its standard output and
+//! its private directory in staging as its standard error: no path is resolved, and nothing else is inherited.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::words::{Ask, Say};
+use crate::gate::{Realm, Step, Verb};
+use crate::sys::Dir;
+
+/// How often somebody who waits for an answer asks whether the run was cancelled.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A helper that says nothing for this long, beyond what it may wait for a lock, hangs.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A running helper. Dropping it ends it.
+pub(super) struct Helper {
+    child: Child,
+    channel: BufReader<UnixStream>,
+    /// What came of a line whose end is still to come.
+    line: Vec<u8>,
+    patience: Duration,
+}
+
+impl Helper {
+    /// Starts `program` on a database in `source`, with `staging` to write into.
+    ///
+    /// # Errors
+    /// It cannot be started; the cancellation of the run.
+    pub(super) fn start(
+        program: &[OsString],
+        source: &Dir,
+        staging: &Dir,
+        timeout: Duration,
+        name: &[u8],
+    ) -> io::Result<Self> {
+        pass(source, Verb::Spawn, name)?;
+        let (program, arguments) = program.split_first().ok_or_else(|| io::Error::other("no helper is known"))?;
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(TICK))?;
+        let child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::from(source.hand_over()?))
+            .stdout(Stdio::from(OwnedFd::from(theirs)))
+            .stderr(Stdio::from(staging.hand_over()?))
+            .spawn()?;
+        Ok(Self { child, channel: BufReader::new(ours), line: Vec::new(), patience: timeout + GRACE })
+    }
+
+    /// Asks, without waiting for the answer.
+    ///
+    /// # Errors
+    /// The helper is gone; the cancellation of the run.
+    pub(super) fn send(&mut self, source: &Dir, name: &[u8], ask: &Ask) -> io::Result<()> {
+        pass(source, Verb::Ask, name)?;
+        let mut text = serde_json::to_vec(ask)?;
+        text.push(b'\n');
+        self.channel.get_mut().write_all(&text)
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// The helper is gone, speaks in tongues, or has said nothing for too long; the cancellation of the run.
+    pub(super) fn receive(&mut self, source: &Dir, name: &[u8]) -> io::Result<Say> {
+        let mut heard = Instant::now();
+        loop {
+            match self.channel.read_until(b'\n', &mut self.line) {
+                Ok(0) => return Err(self.obituary()),
+                Ok(_) if self.line.ends_with(b"\n") => {
+                    let said = serde_json::from_slice(&std::mem::take(&mut self.line))?;
+                    if said != Say::Working {
+                        return Ok(said);
+                    }
+                    heard = Instant::now();
+                }
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    pass(source, Verb::Ask, name)?;
+                    if heard.elapsed() > self.patience {
+                        let seconds = self.patience.as_secs();
+                        return Err(io::Error::other(format!("its helper said nothing for {seconds} s")));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Why there is nobody to answer.
+    fn obituary(&mut self) -> io::Error {
+        // It closed the channel, so it has ended or is about to.
+        let _if_not = self.child.kill();
+        match self.child.wait() {
+            Ok(status) => io::Error::other(format!("its helper ended early ({status})")),
+            Err(error) => error,
+        }
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // An ended child cannot be killed, and is waited for all the same: no zombie stays.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn pass(source: &Dir, verb: Verb, name: &[u8]) -> io::Result<()> {
+    source.gate().pass(&Step { verb, realm: Realm::Source, dir: source.path().as_bytes(), name })
+}

@@ -1,0 +1,97 @@
+//! What the main process and the helper of one database say to each other: a line of JSON each.
+
+use serde::{Deserialize, Serialize};
+
+use super::Check;
+use crate::relpath::{hex, unhex};
+
+/// What a helper is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Ask {
+    /// Which database it serves; the first line. It answers with the next ones only.
+    Serve(Task),
+    /// Hold the database as it is now.
+    Pin,
+    /// Let go of a lock that its owner waits for.
+    Release,
+    /// Copy what is pinned; or, if nothing is, what there is.
+    Copy,
+    /// Copy the bytes as they are, since nothing better was possible for this reason.
+    Raw(String),
+}
+
+/// One database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Task {
+    /// Its name in the source directory, in hexadecimal.
+    name: String,
+    /// Device and inode: what has the name by now may be something else.
+    pub(super) id: (u64, u64),
+    /// How long a lock is waited for, in milliseconds.
+    pub(super) timeout_ms: u64,
+    /// How the copy is checked.
+    pub(super) check: Check,
+}
+
+impl Task {
+    pub(super) fn new(name: &[u8], id: (u64, u64), timeout_ms: u64, check: Check) -> Self {
+        Self { name: hex(name), id, timeout_ms, check }
+    }
+
+    /// The database's name.
+    pub(super) fn name(&self) -> Vec<u8> {
+        unhex(&self.name).unwrap_or_default()
+    }
+}
+
+/// What a helper answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Say {
+    /// No answer yet, but at work.
+    Working,
+    /// The state at this moment is held, and will be copied whatever its owner does. Where `locked`, it was copied at
+    /// once, and its owner cannot commit until the lock is released.
+    Pinned {
+        /// The owner has to wait.
+        locked: bool,
+    },
+    /// Nobody has it open, or it cannot be opened without writing: its files are copied while they rest.
+    Loose,
+    /// It cannot be pinned now, for this reason.
+    Refused(String),
+    /// The lock is gone.
+    Released,
+    /// The copy is made and checked.
+    Copied(Copied),
+    /// Only the bytes could be had, for this reason.
+    Raw {
+        /// Why.
+        reason: String,
+        /// Which of the database's other files were copied too, as numbers in [`SIDECARS`](super::SIDECARS).
+        parts: Vec<usize>,
+    },
+    /// Not even the bytes could be had.
+    Failed(String),
+}
+
+/// How a database was copied, and what the copy is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Copied {
+    /// `snapshot`, `locked`, `closed`, `recovered` or `raw`.
+    pub(crate) way: String,
+    /// `wal` or `rollback`.
+    pub(crate) journal: String,
+    /// Bytes of a page.
+    pub(crate) page_size: u64,
+    /// Pages.
+    pub(crate) pages: u64,
+    /// The application's own number.
+    pub(crate) user_version: i64,
+    /// `ok`, `off`, or SQLite's words on why it could not be checked or what is wrong.
+    pub(crate) check: String,
+    /// For how long its owner could not commit, in microseconds.
+    pub(crate) locked_us: u64,
+}
