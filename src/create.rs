@@ -17,8 +17,8 @@ use crate::output::{Draft, Sealed, Stream, Target};
 use crate::plan::{NameAudit, Plan, Request, plan};
 use crate::relpath::joined;
 use crate::report::{
-    AgentRoot, Asset, Consistency, CopiedDatabase, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName, Report, RestlessPath,
-    Skipped,
+    AgentRoot, Asset, Consistency, CopiedDatabase, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName,
+    Report, RestlessPath, Skipped,
 };
 use crate::sys;
 use crate::verify;

@@ -7,8 +7,8 @@ use std::path::Path;
 use clawsnap::fate::Fate;
 use clawsnap::freeze::Capture;
 use clawsnap::report::{
-    AgentRoot, Asset, Consistency, CopiedDatabase, Counts, ExternalLink, Fated, Outcome, PathName, RefusedName, Report, RestlessPath,
-    Skipped, SurveyRow,
+    AgentRoot, Asset, Consistency, CopiedDatabase, Counts, ExternalLink, Fated, Outcome, PathName, RefusedName, Report,
+    RestlessPath, Skipped, SurveyRow,
 };
 use serde_json::Value;
 

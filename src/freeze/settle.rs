@@ -265,11 +265,7 @@ impl Watched {
     fn of(entry: &Entry) -> Option<Self> {
         let marks = entry.marks;
         let watched = (marks.hot || marks.unproven || entry.held.freezes_contents()) && !marks.database;
-        watched.then(|| Self {
-            name: entry.name.clone(),
-            stat: entry.stat,
-            proves: !marks.unproven && !marks.young,
-        })
+        watched.then(|| Self { name: entry.name.clone(), stat: entry.stat, proves: !marks.unproven && !marks.young })
     }
 
     fn rests(&self, now: &crate::entry::Stat) -> bool {

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use super::source::{Mode, Source, Trouble};
+use super::source::{INDEX_HEADER, Mode, Source, Trouble};
 use super::words::{Ask, Copied, Say, Task};
 use crate::gate::{CancelFlag, Gate, Realm};
 use crate::sys::Dir;
 
 /// How long a lock that the owner waits for is kept for the main process to find the instant.
 const LONGEST_LOCK: Duration = Duration::from_millis(500);
+
+/// How often a transaction is begun anew because there was a commit while it began.
+const PIN_ATTEMPTS: u32 = 32;
 
 /// How long a pin waits for a lock. It is asked for again while the tree comes to rest.
 const PIN_WAIT: Duration = Duration::from_millis(20);
@@ -51,8 +54,8 @@ fn listen(reader: UnixStream, sender: &Sender<Ask>) {
 enum State {
     /// Nothing.
     Idle,
-    /// A snapshot, by a read transaction that nobody waits for.
-    Snapshot,
+    /// A snapshot, by a read transaction that nobody waits for; and what the index of the log said of it.
+    Snapshot([u8; INDEX_HEADER]),
     /// A copy, already made; and, since that moment, the lock that makes it the present state still.
     Made(Option<Instant>),
 }
@@ -103,6 +106,7 @@ impl Server {
         match ask {
             Ask::Serve(_) => Say::Failed("it serves one database only".to_owned()),
             Ask::Pin => self.pin(),
+            Ask::Check => Say::Rests(self.rests()),
             Ask::Release => {
                 self.unlock();
                 Say::Released
@@ -114,14 +118,10 @@ impl Server {
 
     fn pin(&mut self) -> Say {
         self.unlock();
-        let again = matches!(self.state, State::Snapshot) && self.source.begin_anew().is_ok();
-        self.state = State::Idle;
-        let mode = if again { Ok(Mode::Wal) } else { self.source.connect(PIN_WAIT) };
+        let is_open = matches!(std::mem::replace(&mut self.state, State::Idle), State::Snapshot(_));
+        let mode = if is_open { Ok(Mode::Wal) } else { self.source.connect(PIN_WAIT) };
         match mode {
-            Ok(Mode::Wal) => {
-                self.state = State::Snapshot;
-                Say::Pinned { locked: false }
-            }
+            Ok(Mode::Wal) => self.snapshot(),
             Ok(Mode::Rollback) => {
                 let since = Instant::now();
                 let made = self.back_up();
@@ -137,6 +137,37 @@ impl Server {
         }
     }
 
+    /// Begins read transactions until no commit comes in between: only then is it known what the transaction sees.
+    fn snapshot(&mut self) -> Say {
+        for _ in 0..PIN_ATTEMPTS {
+            let begun = self.source.commits().map_err(Trouble::from).and_then(|before| {
+                self.source.begin_anew()?;
+                Ok((before, self.source.commits()?))
+            });
+            match begun {
+                Ok((before, after)) if before == after => {
+                    self.state = State::Snapshot(after);
+                    return Say::Pinned { locked: false };
+                }
+                Ok(_) => {}
+                Err(trouble) => {
+                    self.source.disconnect();
+                    return if let Trouble::Busy(words) = trouble { Say::Refused(words) } else { Say::Loose };
+                }
+            }
+        }
+        Say::Refused("there was always a commit in between".to_owned())
+    }
+
+    /// Whether what is pinned is the present state still.
+    fn rests(&self) -> bool {
+        match &self.state {
+            State::Idle => false,
+            State::Snapshot(pinned) => self.source.commits().is_ok_and(|now| now == *pinned),
+            State::Made(locked) => locked.is_some(),
+        }
+    }
+
     fn back_up(&mut self) -> Result<(), Trouble> {
         let channel = &mut self.channel;
         self.source.back_up(&mut || alive(channel))
@@ -146,7 +177,7 @@ impl Server {
         self.unlock();
         let made = match std::mem::replace(&mut self.state, State::Idle) {
             State::Made(_) => Ok("locked"),
-            State::Snapshot => self.back_up().map(|()| "snapshot"),
+            State::Snapshot(_) => self.back_up().map(|()| "snapshot"),
             State::Idle => self.ladder(),
         };
         self.source.disconnect();

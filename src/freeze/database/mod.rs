@@ -2,13 +2,14 @@
 //!
 //! A hard link to a live SQLite database can corrupt it, and its bytes are no database while its owner writes. So it is
 //! frozen in the way that SQLite has for that: a helper process begins a read transaction, which in WAL mode takes a
-//! fraction of a millisecond and makes nobody wait. The settle rule confirms that nothing was committed between that
-//! pin and the instant, by (inode, size, mtime) of the file, its log and its journal; or it asks the helper to pin anew.
-//! When the instant is found, the helper copies what it has pinned, by SQLite's online backup inside that transaction.
+//! fraction of a millisecond and makes nobody wait. The settle rule asks whether anything was committed between that pin
+//! and the instant, and then to pin anew. What answers is the index of the write-ahead log, which every commit changes:
+//! not the times of the log, which is written, and synced, before the commit can be seen. When the instant is found, the
+//! helper copies what it has pinned, by SQLite's online backup inside that transaction.
 //!
 //! With a rollback journal a reader makes the owner's next commit wait: such a database is copied at once, and the lock
 //! kept just until the instant is found. What nobody wrote to lately needs no helper before it is copied: it is held
-//! against its stamps, as a linked file is. And what SQLite could only read by writing beside it (it was closed, or its
+//! against its stamps, (inode, size, mtime) of its file, its log and its journal, as a linked file is. And what SQLite could only read by writing beside it (it was closed, or its
 //! owner was killed) is copied file by file while it rests, and recovered in the copy.
 //!
 //! Every copy is checked. What cannot be had as a database is archived as bytes, and flagged.
@@ -59,8 +60,7 @@ const MOST_HELPERS: u64 = 64;
 /// Copies that are made at one time.
 const MOST_COPIES: usize = 4;
 
-/// How often, and for how long, the databases are pinned anew before the tree is looked at all the same.
-const PIN_ATTEMPTS: u32 = 64;
+/// For how long the databases are pinned anew before the tree is looked at all the same.
 const PIN_BUDGET: Duration = Duration::from_millis(200);
 
 /// The name of a sidecar of `name`.
@@ -262,55 +262,69 @@ impl Database {
         Ok(())
     }
 
-    /// Asks for a pin if what there is proves nothing (any more); says whether an answer is to be waited for.
+    /// Asks its helper for a pin; says whether there is an answer to be waited for. What nobody wrote to lately needs
+    /// none.
     fn ask_to_pin(&self) -> io::Result<bool> {
         let stamps = self.look()?;
         let mut hold = self.hold();
-        let stands = matches!(hold.pin, Pin::Held | Pin::Loose) && hold.stamps.as_ref() == Some(&stamps);
-        if stands && !stamps.young {
-            return Ok(false);
-        }
         let hot = stamps.newest().is_some_and(|newest| newest >= self.run.hot_since);
         hold.stamps = Some(stamps);
         hold.pin = Pin::Loose;
         if !hot {
             return Ok(false);
         }
-        let asked = self.start(&mut hold).and_then(|()| match &mut hold.helper {
-            Some((helper, _)) => helper.send(&self.dir, &self.name, &Ask::Pin),
-            None => Err(io::Error::other("no helper is at work")),
-        });
-        tolerate(asked).map(|sent| {
-            if sent.is_none() {
-                hold.helper = None;
-            }
-            sent.is_some()
-        })
+        tolerate(self.start(&mut hold))?;
+        self.send(&mut hold, &Ask::Pin)
+    }
+
+    /// Asks its helper; says whether there is one that could be asked.
+    fn send(&self, hold: &mut Hold, ask: &Ask) -> io::Result<bool> {
+        let Some((helper, _)) = &mut hold.helper else { return Ok(false) };
+        let sent = tolerate(helper.send(&self.dir, &self.name, ask))?.is_some();
+        if !sent {
+            hold.helper = None;
+        }
+        Ok(sent)
+    }
+
+    /// Waits for its helper's answer; `None` if that is lost.
+    fn receive(&self, hold: &mut Hold) -> io::Result<Option<Say>> {
+        let Some((helper, _)) = &mut hold.helper else { return Ok(None) };
+        let said = tolerate(helper.receive(&self.dir, &self.name))?;
+        if said.is_none() {
+            hold.helper = None;
+        }
+        Ok(said)
     }
 
     fn hear_of_pin(&self) -> io::Result<()> {
         let mut hold = self.hold();
-        let Some((helper, _)) = &mut hold.helper else { return Ok(()) };
-        hold.pin = match tolerate(helper.receive(&self.dir, &self.name))? {
+        hold.pin = match self.receive(&mut hold)? {
             Some(Say::Pinned { locked }) => {
                 hold.locks = locked;
                 Pin::Held
             }
             Some(Say::Refused(_)) => Pin::Refused,
-            Some(_) => Pin::Loose,
-            None => {
-                hold.helper = None;
-                Pin::Loose
-            }
+            _ => Pin::Loose,
         };
         Ok(())
     }
 
+    /// Asks its helper whether anything was committed since the pin; says whether there is an answer to be waited for.
+    fn ask_for_rest(&self) -> io::Result<bool> {
+        let mut hold = self.hold();
+        if hold.pin == Pin::Held { self.send(&mut hold, &Ask::Check) } else { Ok(false) }
+    }
+
     /// Whether nothing was committed since it was pinned.
-    fn rests(&self) -> io::Result<bool> {
+    fn rests(&self, asked: bool) -> io::Result<bool> {
+        if asked {
+            return Ok(self.receive(&mut self.hold())? == Some(Say::Rests(true)));
+        }
         let now = self.look()?;
         let hold = self.hold();
-        Ok(hold.pin != Pin::Refused && hold.stamps.as_ref().is_some_and(|pinned| *pinned == now && !pinned.young))
+        let unmoved = hold.stamps.as_ref().is_some_and(|pinned| *pinned == now && !pinned.young);
+        Ok(hold.pin == Pin::Loose && unmoved)
     }
 
     fn restless(&self) -> Restless {
@@ -341,14 +355,10 @@ impl Database {
         if !hold.locks {
             return Ok(());
         }
-        let Some((helper, _)) = &mut hold.helper else { return Ok(()) };
-        let released = helper.send(&self.dir, &self.name, &Ask::Release);
-        let released = released.and_then(|()| helper.receive(&self.dir, &self.name).map(drop));
-        tolerate(released).map(|answer| {
-            if answer.is_none() {
-                hold.helper = None;
-            }
-        })
+        if self.send(&mut hold, &Ask::Release)? {
+            self.receive(&mut hold)?;
+        }
+        Ok(())
     }
 
     /// Copies it. Trouble with the database is what became of it.
@@ -366,6 +376,8 @@ impl Database {
 
     fn copy(&self) -> io::Result<Finished> {
         let mut hold = self.hold();
+        // A pin ends with its helper.
+        let held = hold.pin == Pin::Held && hold.helper.is_some();
         let said = self.ask_for_copy(&mut hold, &Ask::Copy)?;
         let said = match said {
             Say::Failed(reason) => {
@@ -377,7 +389,7 @@ impl Database {
         };
         hold.helper = None;
         let now = self.look()?;
-        let moved = hold.pin != Pin::Held && hold.stamps.as_ref() != Some(&now);
+        let moved = !held && hold.stamps.as_ref() != Some(&now);
         let pinned = hold.stamps.as_ref().and_then(|stamps| stamps.main);
         let stat = if moved { now.main.or(pinned) } else { pinned.or(now.main) }.unwrap_or(self.found);
         self.conclude(said, stat, moved, &now)
@@ -518,27 +530,24 @@ impl Databases {
     /// Only the cancellation of the run.
     pub(crate) fn pin(&self) -> io::Result<(Timestamp, Vec<Restless>)> {
         let all = self.alive();
-        let slow: Vec<_> = all.iter().filter(|database| database.locks()).cloned().collect();
+        let mut restless = restless_of(&all)?;
+        // Those that take long come first: the others would not rest for so long.
+        let slow: Vec<_> = restless.iter().filter(|database| database.locks()).cloned().collect();
         pin_each(&slow)?;
+        restless.retain(|database| !database.locks());
         let begun = Instant::now();
-        for attempt in 1.. {
-            pin_each(&all)?;
+        loop {
+            pin_each(&restless)?;
             let moment = sys::now();
-            let mut restless = Vec::new();
-            for database in &all {
-                if !database.rests()? {
-                    restless.push(Arc::clone(database));
-                }
-            }
+            restless = restless_of(&all)?;
             let hopeless = restless.iter().all(|database| database.is_refused());
-            if hopeless || attempt == PIN_ATTEMPTS || begun.elapsed() > PIN_BUDGET {
+            if hopeless || begun.elapsed() > PIN_BUDGET {
                 return Ok((moment, restless.iter().map(|database| database.restless()).collect()));
             }
             if restless.iter().any(|database| database.is_young()) {
                 std::thread::sleep(sys::coarse_tick());
             }
         }
-        Ok((sys::now(), all.iter().map(|database| database.restless()).collect()))
     }
 
     /// The freeze is over: no owner has to wait any more.
@@ -564,7 +573,8 @@ impl Databases {
         };
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..MOST_COPIES.min(all.len())).map(|_| scope.spawn(work)).collect();
-            let ended = workers.into_iter().map(|worker| worker.join().map_err(|_| io::Error::other("a copy panicked"))?);
+            let ended =
+                workers.into_iter().map(|worker| worker.join().map_err(|_| io::Error::other("a copy panicked"))?);
             ended.fold(Ok(()), Result::and)
         })
     }
@@ -579,4 +589,16 @@ fn pin_each(databases: &[Arc<Database>]) -> io::Result<()> {
         }
     }
     asked.into_iter().try_for_each(|database| database.hear_of_pin())
+}
+
+/// Those of them to which something was committed since they were pinned.
+fn restless_of(databases: &[Arc<Database>]) -> io::Result<Vec<Arc<Database>>> {
+    let asked = databases.iter().map(|database| database.ask_for_rest()).collect::<io::Result<Vec<_>>>()?;
+    let mut restless = Vec::new();
+    for (database, asked) in databases.iter().zip(asked) {
+        if !database.rests(asked)? {
+            restless.push(Arc::clone(database));
+        }
+    }
+    Ok(restless)
 }

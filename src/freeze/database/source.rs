@@ -36,6 +36,10 @@ const QUIET: Duration = Duration::from_millis(20);
 /// `os_unix.c`).
 const IN_USE: i64 = 128;
 
+/// The two copies of the header with which the index of a log begins. A commit is visible from the moment that they are
+/// written; the log itself, with its times, was written before.
+pub(super) const INDEX_HEADER: usize = 96;
+
 /// Where a database's header tells how it is written: 1 for a rollback journal, 2 for a write-ahead log.
 const WRITE_VERSION: usize = 18;
 
@@ -110,17 +114,32 @@ pub(super) struct Source {
     task: Task,
     name: Vec<u8>,
     connection: Option<Connection>,
+    /// The index of the log, while the connection is open. Were it closed before that, SQLite's locks on it would be
+    /// gone.
+    index: Option<Reader>,
 }
 
 impl Source {
     pub(super) fn new(dir: Dir, staging: Dir, task: Task) -> Self {
         let name = task.name();
-        Self { dir, staging, task, name, connection: None }
+        Self { dir, staging, task, name, connection: None, index: None }
     }
 
     /// Ends the transaction and closes the database.
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
+        self.index = None;
+    }
+
+    /// The header of the log's index, which every commit changes: it counts them.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn commits(&self) -> io::Result<[u8; INDEX_HEADER]> {
+        let mut header = [0; INDEX_HEADER];
+        let index = self.index.as_ref().ok_or_else(|| io::Error::other("it has no index"))?;
+        index.fill_at(&mut header, 0)?;
+        Ok(header)
     }
 
     /// Ends the transaction and begins another, of the present state.
@@ -134,16 +153,14 @@ impl Source {
     pub(super) fn connect(&mut self, wait: Duration) -> Result<Mode, Trouble> {
         self.disconnect();
         let mode = self.mode()?;
-        if mode == Mode::Wal && !self.is_in_use() {
-            // Whoever opens it first would make a new index, and recover what was left.
-            return Err(Trouble::Files("nobody has it open".to_owned()));
-        }
+        let index = if mode == Mode::Wal { Some(self.index_in_use()?) } else { None };
         // Without `readonly_shm` SQLite would write into the index that its owner maps.
         let uri = format!("file:{}?mode=ro&readonly_shm=1", encoded(&self.name));
         let connection = open_in(&self.dir, &uri, OpenFlags::SQLITE_OPEN_READ_ONLY, self.task.id)?;
         connection.busy_timeout(wait)?;
+        // Any error leaves the connection to be closed before the index, as locals are dropped in reverse.
         begin(&connection)?;
-        self.connection = Some(connection);
+        (self.connection, self.index) = (Some(connection), index);
         Ok(mode)
     }
 
@@ -161,10 +178,12 @@ impl Source {
         Ok(Mode::of(&header))
     }
 
-    /// Whether anybody has it open. An index that we may not read tells nothing.
-    fn is_in_use(&self) -> bool {
+    /// The index of the log, if anybody has the database open: whoever opens it first would make a new index, and
+    /// recover what was left. An index that we may not read tells nothing.
+    fn index_in_use(&self) -> Result<Reader, Trouble> {
         let index = self.dir.open_file(&sidecar(&self.name, SHM));
-        index.and_then(|index| index.is_locked(IN_USE)).unwrap_or(false)
+        let used = index.and_then(|index| Ok(index.is_locked(IN_USE)?.then_some(index)));
+        used.ok().flatten().ok_or_else(|| Trouble::Files("nobody has it open".to_owned()))
     }
 
     /// Copies what the open transaction sees.

@@ -13,6 +13,8 @@ pub(super) enum Ask {
     Serve(Task),
     /// Hold the database as it is now.
     Pin,
+    /// Tell whether what is pinned is the present state still.
+    Check,
     /// Let go of a lock that its owner waits for.
     Release,
     /// Copy what is pinned; or, if nothing is, what there is.
@@ -57,6 +59,8 @@ pub(super) enum Say {
         /// The owner has to wait.
         locked: bool,
     },
+    /// Whether nothing was committed since it was pinned.
+    Rests(bool),
     /// Nobody has it open, or it cannot be opened without writing: its files are copied while they rest.
     Loose,
     /// It cannot be pinned now, for this reason.

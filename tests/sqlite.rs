@@ -1,0 +1,357 @@
+//! Databases, with real owners in processes of their own: every copy is a sound database or is flagged, and no live one
+//! is harmed.
+
+mod owner;
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clawsnap::freeze::{Check, DatabaseOptions};
+use clawsnap::report::{Consistency, Report};
+use owner::{Habit, Owner, open, put};
+use rusqlite::Connection;
+use support::{Archive, Backup, Looks, cool, differences, helper, leftovers, snapshot, write};
+
+/// Started again by the tests here as an owner; does nothing else.
+#[test]
+fn owner() {
+    owner::serve();
+}
+
+/// How often a case is played: so many times, or a part of that where the environment says so.
+fn runs(full: u32) -> u32 {
+    let share = std::env::var("CLAWSNAP_RUNS").ok().and_then(|runs| runs.parse::<u32>().ok());
+    share.map_or(full, |share| (full * share / 100).max(1))
+}
+
+/// A state with a place for archives beside it.
+struct Scene {
+    top: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let scene = Self { top: tempfile::tempdir().expect("a directory") };
+        fs::create_dir_all(scene.state().join("agents/main/sessions")).expect("makes");
+        write(&scene.state().join("openclaw.json"), "{}");
+        scene
+    }
+
+    fn state(&self) -> PathBuf {
+        self.top.path().join("state")
+    }
+
+    fn database(&self) -> PathBuf {
+        self.state().join("owned.sqlite")
+    }
+
+    fn backup(&self) -> (Report, Archive) {
+        self.backup_by(self.usual())
+    }
+
+    fn usual(&self) -> Backup {
+        Backup::of(&self.state()).serving_databases()
+    }
+
+    fn backup_by(&self, backup: Backup) -> (Report, Archive) {
+        let path = self.top.path().join("a.tar");
+        let report = backup.to(&path);
+        assert!(matches!(report.exit_code(), 0 | 3), "{:?}", report.error);
+        assert_eq!(leftovers(self.top.path()), [] as [PathBuf; 0]);
+        let archive = Archive::read(&path);
+        fs::remove_file(&path).expect("removes");
+        (report, archive)
+    }
+
+    /// The archived copy, opened.
+    fn copy_of(&self, archive: &Archive, path: &Path) -> Connection {
+        let restored = self.top.path().join("restored.sqlite");
+        for name in ["restored.sqlite", "restored.sqlite-wal", "restored.sqlite-shm"] {
+            let _if_there = fs::remove_file(self.top.path().join(name));
+        }
+        fs::write(&restored, archive.contents(path).expect("is in the archive")).expect("writes");
+        Connection::open(restored).expect("opens")
+    }
+
+    /// Everything in the state, which nobody has open.
+    fn looks(&self) -> BTreeMap<PathBuf, Looks> {
+        snapshot(&self.state())
+    }
+}
+
+fn number(connection: &Connection, query: &str) -> i64 {
+    connection.query_row(query, [], |row| row.get(0)).expect("answers")
+}
+
+/// Sound, and of one transaction: both tables have the same rows.
+fn assert_sound(connection: &Connection) -> i64 {
+    let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("answers");
+    assert_eq!(check, "ok");
+    for [one, other] in [["a", "b"], ["b", "a"]] {
+        let surplus = format!("SELECT count(*) FROM (SELECT * FROM {one} EXCEPT SELECT * FROM {other})");
+        assert_eq!(number(connection, &surplus), 0, "it is of no transaction");
+    }
+    number(connection, "SELECT count(*) FROM a")
+}
+
+fn way(report: &Report) -> Vec<(&str, &str)> {
+    report.databases.iter().map(|database| (&*database.way, &*database.check)).collect()
+}
+
+/// The fates of the sidecars that there were.
+fn folded(report: &Report) -> Vec<String> {
+    let name = |path: &[u8]| String::from_utf8_lossy(path).rsplit('/').next().unwrap_or_default().to_owned();
+    report.folded.iter().map(|fated| name(&fated.path.0)).collect()
+}
+
+fn under_a_writer(journal: &str, expected: &str) {
+    let scene = Scene::new();
+    let owner = Owner::start(&scene.state(), journal, Habit::Writes);
+    let (runs, mut instants) = (runs(300), 0);
+    for _ in 0..runs {
+        let (report, archive) = scene.backup();
+        assert_eq!((report.exit_code(), report.counts.torn), (0, 0), "{:?}", report.losses);
+        assert_eq!(way(&report), [(expected, "ok")]);
+        assert!(assert_sound(&scene.copy_of(&archive, &scene.database())) > 0);
+        assert!(!archive.payload.keys().any(|path| path.to_string_lossy().contains(".sqlite-")), "has a sidecar");
+        instants += u32::from(report.consistent == Some(Consistency::Instant));
+    }
+    owner.end();
+    let left: Vec<_> = scene.looks().into_keys().filter(|path| path.to_string_lossy().contains("sqlite")).collect();
+    assert_eq!(left, [scene.database()], "its owner closed it, so nothing else is there");
+    assert_sound(&Connection::open(scene.database()).expect("opens"));
+    println!("{journal}: {runs} backups, {instants} of one instant");
+    assert!(instants * 100 >= runs * 95, "{instants} of {runs}");
+}
+
+#[test]
+fn a_database_with_a_log_is_copied_soundly_while_its_owner_writes() {
+    under_a_writer("wal", "snapshot");
+}
+
+#[test]
+fn a_database_with_a_rollback_journal_is_copied_soundly_while_its_owner_writes() {
+    under_a_writer("delete", "locked");
+}
+
+/// Backs up what nobody works on, a few times: each copy is sound, and the source is as it was to the last byte.
+fn at_rest(scene: &Scene, expected: &str, rows: i64, gone: &[&str]) {
+    let before = scene.looks();
+    for _ in 0..runs(50) {
+        let (report, archive) = scene.backup();
+        assert_eq!((report.exit_code(), report.consistent), (0, Some(Consistency::Instant)), "{:?}", report.losses);
+        assert_eq!((way(&report), folded(&report).join(" ")), (vec![(expected, "ok")], gone.join(" ")));
+        assert_eq!(assert_sound(&scene.copy_of(&archive, &scene.database())), rows);
+        assert_eq!(differences(&before, &scene.looks()), [""; 0]);
+    }
+}
+
+#[test]
+fn a_log_that_a_killed_owner_left_is_recovered_in_the_copy() {
+    let scene = Scene::new();
+    Owner::start(&scene.state(), "wal", Habit::KeepsLog).kill();
+    let size = |name: &str| fs::metadata(scene.state().join(name)).expect("is there").len();
+    assert!(size("owned.sqlite-wal") > size("owned.sqlite"), "the log is larger than the database");
+    at_rest(&scene, "recovered", 199, &["owned.sqlite-shm", "owned.sqlite-wal"]);
+}
+
+#[test]
+fn a_journal_that_a_killed_owner_left_is_rolled_back_in_the_copy() {
+    let scene = Scene::new();
+    Owner::start(&scene.state(), "delete", Habit::InTransaction).kill();
+    at_rest(&scene, "recovered", 199, &["owned.sqlite-journal"]);
+}
+
+#[test]
+fn a_database_that_was_closed_is_copied_and_gets_no_log() {
+    let scene = Scene::new();
+    let connection = open(&scene.database(), "wal");
+    (1..100).for_each(|n| put(&connection, n));
+    connection.close().expect("closes");
+    at_rest(&scene, "closed", 99, &[]);
+    // And the same when it is cold.
+    cool(&scene.database());
+    at_rest(&scene, "closed", 99, &[]);
+}
+
+#[test]
+fn a_database_is_known_by_its_first_bytes_whatever_its_name() {
+    for name in ["memory.db", "index", "a b?c#d%41.data", "odd.jsonl"] {
+        let scene = Scene::new();
+        let path = scene.state().join("agents/main/sessions").join(name);
+        let connection = open(&path, "delete");
+        (1..10).for_each(|n| put(&connection, n));
+        connection.close().expect("closes");
+        for _ in 0..runs(50) {
+            let (report, archive) = scene.backup();
+            assert_eq!((report.exit_code(), way(&report)), (0, vec![("locked", "ok")]), "{name}");
+            assert_eq!(assert_sound(&scene.copy_of(&archive, &path)), 9, "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_database_or_its_log_is_archived_as_a_file() {
+    let scene = Scene::new();
+    let things: [(&str, &[u8]); 5] = [
+        ("empty.db", b""),
+        ("encrypted.db", &[0xA5; 8192]),
+        ("encrypted.db-wal", &[0x5A; 4096]),
+        ("todo", b"buy milk"),
+        ("todo-journal", b"bought milk"),
+    ];
+    for (name, contents) in things {
+        write(&scene.state().join(name), contents);
+    }
+    for _ in 0..runs(50) {
+        let (report, archive) = scene.backup();
+        assert_eq!((report.exit_code(), report.databases.len(), report.counts.folded), (0, 0, 0));
+        for (name, contents) in things {
+            assert_eq!(archive.contents(&scene.state().join(name)), Some(contents), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_database_that_its_owner_keeps_locked_is_archived_raw_and_flagged() {
+    let scene = Scene::new();
+    let owner = Owner::start(&scene.state(), "delete", Habit::Locks);
+    let patience = DatabaseOptions { helper: helper(), timeout: Duration::from_millis(50), check: Check::Quick };
+    for _ in 0..runs(50) {
+        let backup = scene.usual().databases(patience.clone()).settle(Duration::from_millis(50));
+        let (report, archive) = scene.backup_by(backup);
+        assert_eq!((report.exit_code(), report.counts.torn), (3, 1));
+        assert_eq!(report.losses[0].reason.as_deref(), Some("raw database: database is locked"));
+        assert_eq!(way(&report), [("raw", "off")]);
+        let restless: Vec<_> = report.restless.iter().map(|restless| restless.why).collect();
+        assert_eq!((report.consistent, restless), (Some(Consistency::Window), vec!["locked"]));
+        assert!(archive.contents(&scene.database()).is_some_and(|bytes| bytes.starts_with(b"SQLite format 3\0")));
+    }
+    owner.kill();
+    assert_sound(&Connection::open(scene.database()).expect("opens"));
+}
+
+#[test]
+fn a_database_that_is_broken_is_archived_raw_in_sqlites_own_words() {
+    let scene = Scene::new();
+    let connection = open(&scene.database(), "delete");
+    (1..500).for_each(|n| put(&connection, n));
+    connection.close().expect("closes");
+    let mut bytes = fs::read(scene.database()).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8192].fill(0xEE);
+    fs::write(scene.database(), &bytes).expect("writes");
+    for _ in 0..runs(50) {
+        let (report, archive) = scene.backup();
+        assert_eq!((report.exit_code(), report.counts.torn), (3, 1));
+        let reason = report.losses[0].reason.as_deref().expect("a reason");
+        assert!(reason.contains("btreeInitPage() returns error code 11") || reason.contains("malformed"), "{reason}");
+        assert_eq!(archive.contents(&scene.database()), Some(&bytes[..]));
+    }
+}
+
+#[test]
+fn what_is_copied_keeps_mode_owner_and_time_and_the_inventory_tells_how() {
+    let scene = Scene::new();
+    open(&scene.database(), "delete").close().expect("closes");
+    fs::set_permissions(scene.database(), fs::Permissions::from_mode(0o640)).expect("sets");
+    cool(&scene.database());
+    let (_, archive) = scene.backup();
+    assert_eq!(archive.payload[&scene.database()].mode, 0o640);
+    let line = archive.inventory.iter().find(|line| !line["database"].is_null()).expect("a line");
+    let told = &line["database"];
+    assert_eq!((&told["way"], &told["journal"], &told["check"]), (&"locked".into(), &"rollback".into(), &"ok".into()));
+    assert_eq!((&told["userVersion"], &told["pageSize"]), (&7.into(), &4096.into()));
+    assert_eq!(told["pages"].as_u64().expect("a number") * 4096, line["size"].as_u64().expect("a number"));
+    let modified = fs::metadata(scene.database()).expect("is there").modified().expect("a time");
+    let seconds = modified.duration_since(std::time::UNIX_EPOCH).expect("is later").as_secs();
+    assert!(line["mtime"].as_str().expect("a time").starts_with(&format!("{seconds}.")));
+}
+
+/// Every step is written to three databases and then to a session: whatever an instant sees of it is in that order.
+#[test]
+fn three_databases_and_a_session_are_of_one_instant() {
+    let scene = Scene::new();
+    let owner = Owner::start(&scene.state(), "wal", Habit::Steps);
+    let (runs, mut instants) = (runs(100), 0);
+    for run in 0..runs {
+        let (report, archive) = scene.backup();
+        assert_eq!(report.exit_code(), 0, "{:?}", report.losses);
+        if report.consistent != Some(Consistency::Instant) {
+            continue;
+        }
+        instants += 1;
+        let mut seen: Vec<i64> = Vec::new();
+        for database in ["1.sqlite", "2.sqlite", "3.sqlite"] {
+            let copy = scene.copy_of(&archive, &scene.state().join(database));
+            assert_sound(&copy);
+            seen.push(number(&copy, "SELECT max(n) FROM a"));
+        }
+        let session = archive.contents(&scene.state().join("agents/main/sessions/steps.jsonl")).expect("is there");
+        seen.push(session.iter().filter(|byte| **byte == b'\n').count() as i64);
+        assert!(seen.is_sorted_by(|a, b| a >= b) && seen[0] - seen[3] <= 1, "run {run}: no moment had {seen:?}");
+    }
+    owner.end();
+    println!("{runs} backups, {instants} of one instant");
+    assert!(instants * 100 >= runs * 95, "{instants} of {runs}");
+}
+
+#[test]
+fn a_row_never_speaks_of_a_session_that_the_archive_lacks() {
+    let scene = Scene::new();
+    let owner = Owner::start(&scene.state(), "wal", Habit::Sessions);
+    let sessions = scene.state().join("agents/main/sessions");
+    for run in 0..runs(200) {
+        // Half of the runs have no time to find an instant.
+        let settle = Duration::from_millis(if run % 2 == 0 { 2_000 } else { 0 });
+        let (report, archive) = scene.backup_by(scene.usual().settle(settle));
+        let copy = scene.copy_of(&archive, &scene.database());
+        let mut rows = copy.prepare("SELECT n FROM a").expect("prepares");
+        let rows = rows.query_map([], |row| row.get::<_, i64>(0)).expect("answers");
+        for n in rows.map(|row| row.expect("a row")) {
+            let path = sessions.join(format!("{n}.jsonl"));
+            let told =
+                report.departed.iter().chain(&report.losses).any(|fated| path == Path::new(&text(&fated.path.0)));
+            assert!(archive.payload.contains_key(&path) || told, "run {run}: row {n} has no session");
+        }
+    }
+    owner.end();
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whoever can be started instead of a helper that does its work.
+fn instead(script: &str) -> DatabaseOptions {
+    let helper = ["/bin/sh", "-c", script].map(Into::into).to_vec();
+    DatabaseOptions { helper, timeout: Duration::ZERO, check: Check::Quick }
+}
+
+#[test]
+fn a_helper_that_crashes_or_talks_nonsense_costs_its_database_and_not_the_run() {
+    for script in ["exit 3", "kill -9 $$", "echo nonsense >&1; sleep 60", "exec /nonexistent"] {
+        let scene = Scene::new();
+        open(&scene.database(), "delete").close().expect("closes");
+        let bytes = fs::read(scene.database()).expect("reads");
+        let (report, archive) = scene.backup_by(scene.usual().databases(instead(script)));
+        assert_eq!((report.exit_code(), report.counts.torn), (3, 1), "{script}");
+        let reason = report.losses[0].reason.as_deref().expect("a reason");
+        assert!(reason.starts_with("raw database: "), "{script}: {reason}");
+        assert_eq!(archive.contents(&scene.database()), Some(&bytes[..]), "{script}");
+    }
+}
+
+#[test]
+fn a_helper_that_hangs_is_ended_and_costs_its_database_alone() {
+    let scene = Scene::new();
+    open(&scene.database(), "delete").close().expect("closes");
+    cool(&scene.database());
+    let (report, _) = scene.backup_by(scene.usual().databases(instead("exec sleep 600")));
+    let reason = report.losses[0].reason.as_deref().expect("a reason");
+    assert!(reason.contains("its helper said nothing for"), "{reason}");
+}
