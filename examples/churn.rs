@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 #[path = "../tests/churn/mod.rs"]
 mod churn;
 
-use churn::{Churn, Load, Sample, try_sample_state};
+use churn::{Books, Churn, Load, Sample, audit, try_sample_state};
 
 const HELP: &str = "\
 churn sample DIR [--agents N] [--sessions N] [--seed S] [--no-databases]
@@ -21,6 +21,8 @@ churn sample DIR [--agents N] [--sessions N] [--seed S] [--no-databases]
 churn run DIR [--seconds N] [--load light|heavy] [--seed S]
     Changes the sessions below DIR until a signal, the end of the time, or the end of stdin where that is a pipe
     or a terminal. Then prints one line that says what it did. Never point it at a state that somebody needs.
+churn audit DIR
+    Checks the databases of a sample that was extracted below DIR.
 ";
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn run(args: Vec<String>) -> Result<String, String> {
     match args.word().as_deref() {
         Some("sample") => sample(args),
         Some("run") => churn_until_told(args),
+        Some("audit") => audit(&args.only_dir()?),
         Some(other) => Err(format!("no such command: {other}\n{HELP}")),
         None => Err(format!("what shall it do?\n{HELP}")),
     }
@@ -81,12 +84,11 @@ fn churn_until_told(mut args: Args) -> Result<String, String> {
     }
     let told = listen()?;
     let churn = Churn::try_start(&dir, load).map_err(|error| format!("cannot churn {}: {error}", dir.display()))?;
+    let books = Books::open(&dir).map_err(|error| format!("cannot open the databases: {error}"))?;
     wait(&told, seconds);
-    let log = churn.stop();
-    match log.errors().is_empty() {
-        true => Ok(log.summary()),
-        false => Err(log.summary()),
-    }
+    let (log, commits) = (churn.stop(), books.stop()?);
+    let summary = format!("{}, {commits} commits to each database", log.summary().trim_end());
+    if log.errors().is_empty() { Ok(summary) } else { Err(summary) }
 }
 
 /// Hears signals and the end of stdin. Called before any other thread begins, so that all inherit the mask.

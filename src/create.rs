@@ -427,7 +427,7 @@ fn fill_databases(report: &mut Report, frozen: &Frozen) {
             let copied = finished.copied.clone();
             report.databases.push(CopiedDatabase {
                 path: absolute(frozen, node.root, node.path.join(&entry.name).as_bytes()),
-                way: copied.way,
+                way: copied.way.as_str(),
                 journal: copied.journal,
                 page_size: copied.page_size,
                 pages: copied.pages,

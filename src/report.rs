@@ -125,7 +125,7 @@ pub struct CopiedDatabase {
     pub path: PathName,
     /// `snapshot`: what a read transaction of the instant saw. `locked`: the same, while its owner could not commit.
     /// `closed`: its files, which nobody had open. `recovered`: the same, after the crash of its owner. `raw`: bytes.
-    pub way: String,
+    pub way: &'static str,
     /// How its owner writes: `wal` or `rollback`.
     pub journal: String,
     /// Bytes of a page.

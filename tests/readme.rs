@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use clawsnap::fate::Fate;
-use clawsnap::freeze::Capture;
+use clawsnap::freeze::{Capture, Way};
 use clawsnap::report::{
     AgentRoot, Asset, Consistency, CopiedDatabase, Counts, ExternalLink, Fated, Outcome, PathName, RefusedName, Report,
     RestlessPath, Skipped, SurveyRow,
@@ -123,7 +123,7 @@ fn full() -> Report {
         folded: fated(Fate::Folded("x".into())),
         databases: vec![CopiedDatabase {
             path: name(),
-            way: text(),
+            way: "raw",
             journal: text(),
             page_size: 1,
             pages: 1,
@@ -222,6 +222,13 @@ fn the_captures_are_those_of_the_code() {
     assert_eq!(told, CAPTURES.map(|capture| capture.as_str().to_owned()).into());
     let limit = clawsnap::freeze::Options::default().hold_limit >> 20;
     assert!(rows.iter().any(|row| row[2].contains(&format!("up to {limit} MiB each"))), "{limit} MiB");
+}
+
+#[test]
+fn the_ways_to_copy_a_database_are_those_of_the_code() {
+    let rows = table(section(&read("README.md"), "## What is frozen, and how"), "way");
+    let told: Vec<String> = rows.iter().map(|row| quoted(&row[0]).join("")).collect();
+    assert_eq!(told, Way::ALL.map(|way| way.as_str().to_owned()));
 }
 
 /// The names of rules in the code that leaves things out.

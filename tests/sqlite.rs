@@ -4,10 +4,12 @@
 mod owner;
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use clawsnap::freeze::{Check, DatabaseOptions};
@@ -99,7 +101,7 @@ fn assert_sound(connection: &Connection) -> i64 {
 }
 
 fn way(report: &Report) -> Vec<(&str, &str)> {
-    report.databases.iter().map(|database| (&*database.way, &*database.check)).collect()
+    report.databases.iter().map(|database| (database.way, &*database.check)).collect()
 }
 
 /// The fates of the sidecars that there were.
@@ -354,4 +356,88 @@ fn a_helper_that_hangs_is_ended_and_costs_its_database_alone() {
     let (report, _) = scene.backup_by(scene.usual().databases(instead("exec sleep 600")));
     let reason = report.losses[0].reason.as_deref().expect("a reason");
     assert!(reason.contains("its helper said nothing for"), "{reason}");
+}
+
+/// The command, or whatever runs it, about to back a scene up.
+fn command(scene: &Scene, archive: &Path, before: &[&str]) -> Command {
+    // Where anybody can run it; copied by another process, as one that is forked here meanwhile would keep it busy.
+    let program = scene.top.path().join("clawsnap");
+    if !program.exists() {
+        assert!(Command::new("cp").arg(&helper()[0]).arg(&program).status().expect("runs").success());
+    }
+    let words = before.iter().map(OsString::from).chain([program.into()]).collect::<Vec<OsString>>();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).arg("create").arg(scene.state());
+    command.args(["--json", "--compress", "none", "--output"]).arg(archive).env("HOME", scene.top.path());
+    command
+}
+
+fn made(output: &Output) -> serde_json::Value {
+    let said = || text(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said()))
+}
+
+/// Closing any descriptor of a file drops the locks that the same process has on it.
+#[test]
+fn the_main_process_never_opens_a_database_after_it_knew_it_for_one() {
+    if Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success()) {
+        let scene = Scene::new();
+        let owner = Owner::start(&scene.state(), "wal", Habit::Writes);
+        let trace = scene.top.path().join("trace");
+        let traced = "execve,open,openat,openat2,link,linkat";
+        let before = ["strace", "-f", "-o", trace.to_str().expect("is text"), "-e", traced];
+        made(&command(&scene, &scene.top.path().join("a.tar"), &before).output().expect("runs"));
+        owner.end();
+        let trace = fs::read_to_string(&trace).expect("reads");
+        let process = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+        let helpers: BTreeSet<String> = trace.lines().filter(|line| line.contains("__database")).map(process).collect();
+        let about: Vec<&str> = trace.lines().filter(|line| line.contains("\"owned.sqlite\"")).collect();
+        let ours: Vec<_> = about.iter().filter(|line| !helpers.contains(&process(line))).collect();
+        assert_eq!((helpers.len(), ours.len()), (1, 1), "only the look at its first bytes is ours: {about:#?}");
+        assert!(about.len() > 1 && trace.find(ours[0]) < trace.find("__database"), "{about:#?}");
+        let writes = about.iter().any(|line| line.contains("O_RDWR") || line.contains("O_WRONLY"));
+        assert!(!writes && !trace.contains("linkat(\"owned"), "{about:#?}");
+    } else {
+        eprintln!("skipped: strace is not installed, or may not trace here");
+    }
+}
+
+/// Another user's index of a log may not be readable: then nobody can tell who has the database open.
+#[test]
+fn a_stranger_who_may_not_read_the_index_gets_a_sound_copy_or_is_told() {
+    if fs::metadata("/proc/self").expect("is there").uid() != 0 {
+        eprintln!("skipped: only root can run the command as somebody else");
+        return;
+    }
+    for habit in [Habit::KeepsLog, Habit::Writes] {
+        let scene = Scene::new();
+        let owner = Owner::start(&scene.state(), "wal", habit);
+        let index = scene.state().join("owned.sqlite-shm");
+        fs::set_permissions(&index, fs::Permissions::from_mode(0o600)).expect("sets");
+        let out = scene.top.path().join("out");
+        fs::create_dir(&out).expect("makes");
+        fs::set_permissions(&out, fs::Permissions::from_mode(0o777)).expect("sets");
+        fs::set_permissions(scene.top.path(), fs::Permissions::from_mode(0o755)).expect("sets");
+        for _ in 0..runs(25) {
+            let archive = out.join("a.tar");
+            let mut command =
+                command(&scene, &archive, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+            command.args(["--sqlite-timeout", "100ms", "--settle", "100ms"]);
+            let report = made(&command.output().expect("runs"));
+            let (way, torn) = (&report["databases"][0]["way"], &report["counts"]["torn"]);
+            let archived = Archive::read(&archive);
+            match habit {
+                Habit::KeepsLog => assert_eq!((way, torn), (&"recovered".into(), &0.into()), "{report:#}"),
+                _ => assert!(way == "recovered" || torn != 0, "{report:#}"),
+            }
+            if torn == 0 {
+                assert_sound(&scene.copy_of(&archived, &scene.database()));
+            }
+            fs::remove_file(&archive).expect("removes");
+            assert_eq!(leftovers(&out), [] as [PathBuf; 0]);
+        }
+        owner.kill();
+        assert_sound(&Connection::open(scene.database()).expect("opens"));
+    }
 }

@@ -115,7 +115,7 @@ pub(super) fn captures(report: &Report) -> String {
     if all.is_empty() { "nothing to hold".to_owned() } else { all.join(", ") }
 }
 
-/// How the databases were copied, and for how long their owners waited.
+/// How the databases were copied, and for how long an owner was kept from committing at most.
 fn databases(all: &[CopiedDatabase]) -> Option<String> {
     let ways = [
         ("snapshot", "from a snapshot"),
@@ -129,7 +129,8 @@ fn databases(all: &[CopiedDatabase]) -> Option<String> {
     let told: Vec<String> = told.map(|(number, words)| format!("{} {words}", count(number))).collect();
     let checked = all.iter().filter(|database| database.check == "ok").count() as u64;
     let waited = all.iter().map(|database| database.locked_microseconds).max().unwrap_or(0);
-    let waited = if waited > 0 { format!("; an owner waited for {}", when::span(waited)) } else { String::new() };
+    let waited =
+        if waited > 0 { format!("; an owner could not commit for {}", when::span(waited)) } else { String::new() };
     (!told.is_empty()).then(|| format!("{}; {} checked{waited}", told.join(", "), count(checked)))
 }
 
@@ -254,6 +255,30 @@ mod tests {
         let text = of(&report, PLAIN);
         assert!(text.starts_with("complete, but not of one instant\n"), "{text}");
         assert!(text.contains("window     83 ms: ") && text.contains("/s/agents (names)\n"), "{text}");
+    }
+
+    #[test]
+    fn databases_are_told_by_the_way_that_they_were_copied() {
+        let copied = |way, check: &str, locked_microseconds| CopiedDatabase {
+            path: PathName(b"/s/x".to_vec()),
+            way,
+            journal: "wal".to_owned(),
+            page_size: 4096,
+            pages: 2,
+            user_version: 0,
+            check: check.to_owned(),
+            locked_microseconds,
+        };
+        let databases = vec![
+            copied("snapshot", "ok", 0),
+            copied("snapshot", "ok", 0),
+            copied("locked", "ok", 2_100),
+            copied("raw", "off", 0),
+        ];
+        let text = of(&Report { databases, ..report() }, PLAIN);
+        let row = "databases  2 from a snapshot, 1 under a lock, 1 as raw bytes; 3 checked; an owner could not commit for 2.1 ms\n";
+        assert!(text.contains(row), "{text}");
+        assert!(!of(&report(), PLAIN).contains("databases"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod tree;
 mod visit;
 
 pub use choice::{Capture, Facts, Mode, chain, choose};
-pub use database::{Check, DatabaseOptions, serve};
+pub use database::{Check, DatabaseOptions, Way, serve};
 pub use settle::{Rest, Restless, Why};
 
 pub(crate) use capture::is_database;

@@ -388,6 +388,28 @@ mod tests {
     }
 
     #[test]
+    fn a_confined_thread_writes_beneath_its_directory_alone() {
+        let top = tempfile::tempdir().expect("a directory");
+        for name in ["ours", "theirs"] {
+            std::fs::create_dir(top.path().join(name)).expect("makes");
+        }
+        std::fs::write(top.path().join("theirs/there"), b"before").expect("writes");
+        let path = top.path().to_owned();
+        let confined = std::thread::spawn(move || {
+            if !open(&path.join("ours")).confine_writes() {
+                return None;
+            }
+            let theirs = ["there", "new"].map(|name| std::fs::write(path.join("theirs").join(name), b"after").is_err());
+            std::fs::write(path.join("ours/new"), b"new").expect("is ours");
+            Some((theirs, std::fs::read(path.join("theirs/there")).expect("may still be read")))
+        });
+        match confined.join().expect("ends") {
+            Some(seen) => assert_eq!(seen, ([true, true], b"before".to_vec())),
+            None => eprintln!("skipped: this kernel has no Landlock"),
+        }
+    }
+
+    #[test]
     fn a_path_longer_than_the_kernel_takes_is_opened_in_steps() {
         let top = tempfile::tempdir().expect("a directory");
         let name = [b'n'; 200];

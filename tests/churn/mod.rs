@@ -11,6 +11,7 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test uses its own part")]
 
+mod books;
 mod contents;
 mod load;
 mod log;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+pub use books::{Books, audit};
 pub use contents::no_torn_line;
 pub use load::{Kind, Load};
 pub use log::{Change, Incarnation, Life, Log, NameOp, Notes, Span, Version, now_ns};

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::source::{INDEX_HEADER, Mode, Source, Trouble};
-use super::words::{Ask, Copied, Say, Task};
+use super::words::{Ask, Copied, Say, Task, Way};
 use crate::gate::{CancelFlag, Gate, Realm};
 use crate::sys::Dir;
 
@@ -19,7 +19,7 @@ const LONGEST_LOCK: Duration = Duration::from_millis(500);
 const PIN_ATTEMPTS: u32 = 32;
 
 /// How long a pin waits for a lock. It is asked for again while the tree comes to rest.
-const PIN_WAIT: Duration = Duration::from_millis(20);
+const PIN_WAIT: Duration = Duration::from_millis(50);
 
 /// Serves one database: `source` is its directory, `staging` a private directory for its copy, `channel` leads to
 /// whoever asks. Returns when that is gone.
@@ -176,8 +176,8 @@ impl Server {
     fn copy(&mut self) -> Say {
         self.unlock();
         let made = match std::mem::replace(&mut self.state, State::Idle) {
-            State::Made(_) => Ok("locked"),
-            State::Snapshot(_) => self.back_up().map(|()| "snapshot"),
+            State::Made(_) => Ok(Way::Locked),
+            State::Snapshot(_) => self.back_up().map(|()| Way::Snapshot),
             State::Idle => self.ladder(),
         };
         self.source.disconnect();
@@ -188,16 +188,16 @@ impl Server {
     }
 
     /// From the best way to the last but one: by SQLite's own locks, or by the files while they rest.
-    fn ladder(&mut self) -> Result<&'static str, Trouble> {
+    fn ladder(&mut self) -> Result<Way, Trouble> {
         let timeout = Duration::from_millis(self.task.timeout_ms);
         match self.source.connect(timeout) {
-            Ok(Mode::Wal) => self.back_up().map(|()| "snapshot"),
+            Ok(Mode::Wal) => self.back_up().map(|()| Way::Snapshot),
             Ok(Mode::Rollback) => {
                 let since = Instant::now();
                 let made = self.back_up();
                 self.source.disconnect();
                 self.locked += since.elapsed();
-                made.map(|()| "locked")
+                made.map(|()| Way::Locked)
             }
             Err(Trouble::Files(_)) => {
                 let channel = &mut self.channel;
@@ -207,11 +207,11 @@ impl Server {
         }
     }
 
-    fn check(&mut self, way: &str) -> Result<Copied, Trouble> {
+    fn check(&mut self, way: Way) -> Result<Copied, Trouble> {
         let channel = self.channel.try_clone().map_err(Trouble::from)?;
         let copied = self.source.check(self.task.check, channel)?;
         let locked_us = u64::try_from(self.locked.as_micros()).unwrap_or(u64::MAX);
-        Ok(Copied { way: way.to_owned(), locked_us, ..copied })
+        Ok(Copied { way, locked_us, ..copied })
     }
 
     fn raw(&mut self, reason: String) -> Say {

@@ -22,6 +22,7 @@ mod words;
 pub use child::serve;
 
 pub(crate) use words::Copied;
+pub use words::Way;
 
 use std::ffi::OsString;
 use std::io;
@@ -447,7 +448,7 @@ fn torn(reason: &str) -> Fate {
 }
 
 fn raw() -> Copied {
-    Copied { way: "raw".to_owned(), check: "off".to_owned(), ..Copied::default() }
+    Copied { way: Way::Raw, check: "off".to_owned(), ..Copied::default() }
 }
 
 /// A copy has no holes, whatever the original has.

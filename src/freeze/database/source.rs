@@ -15,7 +15,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::child::alive;
-use super::words::{Copied, Task};
+use super::words::{Copied, Task, Way};
 use super::{COPY, Check, JOURNAL, MAGIC, SHM, SIDECARS, Stamps, WAL, part, sidecar};
 use crate::sys::{self, Dir, Reader};
 
@@ -203,7 +203,7 @@ impl Source {
     }
 
     /// Copies its files while they rest, and recovers the copy where that is needed.
-    pub(super) fn copy_files(&self, timeout: Duration, alive: &mut dyn FnMut()) -> Result<&'static str, Trouble> {
+    pub(super) fn copy_files(&self, timeout: Duration, alive: &mut dyn FnMut()) -> Result<Way, Trouble> {
         let deadline = Instant::now() + timeout;
         loop {
             if self.copy_once(alive)? {
@@ -221,7 +221,7 @@ impl Source {
             self.recover()?;
         }
         self.discard_sidecars()?;
-        Ok(if unfinished { "recovered" } else { "closed" })
+        Ok(if unfinished { Way::Recovered } else { Way::Closed })
     }
 
     /// Copies the files once; says whether they rested meanwhile.

@@ -80,12 +80,45 @@ pub(super) enum Say {
     Failed(String),
 }
 
+/// What a copy was made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// What a read transaction saw, while its owner went on.
+    Snapshot,
+    /// The same, while its owner could not commit.
+    Locked,
+    /// Its files, which nobody had open.
+    Closed,
+    /// The same; what a crash had left was recovered in the copy.
+    Recovered,
+    /// Its bytes, which prove nothing.
+    #[default]
+    Raw,
+}
+
+impl Way {
+    /// All of them, best first.
+    pub const ALL: [Self; 5] = [Self::Snapshot, Self::Locked, Self::Closed, Self::Recovered, Self::Raw];
+
+    /// The way's name, as the inventory and the report write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Locked => "locked",
+            Self::Closed => "closed",
+            Self::Recovered => "recovered",
+            Self::Raw => "raw",
+        }
+    }
+}
+
 /// How a database was copied, and what the copy is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Copied {
-    /// `snapshot`, `locked`, `closed`, `recovered` or `raw`.
-    pub(crate) way: String,
+    /// What it was made from.
+    pub(crate) way: Way,
     /// `wal` or `rollback`.
     pub(crate) journal: String,
     /// Bytes of a page.
