@@ -187,7 +187,7 @@ fn tell(mode: &str, Measured { quiet, busy, ratios, reports }: &Measured) {
     let count = |test: fn(&Report) -> bool| reports.iter().filter(|report| test(report)).count();
     let instant = count(|report| report.consistent == Some(Consistency::Instant));
     let complete = count(|report| report.outcome == Outcome::Complete);
-    let ways: BTreeSet<&str> = databases().map(|database| database.way.as_str()).collect();
+    let ways: BTreeSet<&str> = databases().map(|database| database.way).collect();
     println!("  of {} backups {instant} instant, {complete} complete; databases were copied {ways:?}", reports.len());
 }
 

@@ -18,6 +18,13 @@ pub enum Event {
         /// Directories that moved in it.
         restless: u64,
     },
+    /// The freeze is over; the databases that it pinned are being copied.
+    Copying {
+        /// So many are done.
+        done: u64,
+        /// Of so many.
+        all: u64,
+    },
     /// Everything that will be archived is held.
     Frozen {
         /// Files, links and the like.

@@ -14,11 +14,11 @@ use crate::entry::{Kind, Stat, Timestamp};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
-use crate::freeze::{Capture, Facts, Options, choose};
+use crate::freeze::{Capture, Facts, Options, choose, sidecar_of};
 use crate::gate::{self, Gate, Realm};
 use crate::lines::is_lines;
 use crate::plan::{Class, NameAudit, Plan, Verdict};
-use crate::relpath::joined;
+use crate::relpath::{joined, shown};
 use crate::report::{Fated, PathName, RefusedName, Report, SurveyRow};
 use crate::sys::{self, Dir};
 
@@ -134,6 +134,7 @@ impl Walk<'_> {
         }
         self.report.counts.directories += 1;
         let mut kept = Vec::new();
+        let mut databases: Vec<&[u8]> = Vec::new();
         for listed in &listing.names {
             let stat = match dir.stat(&listed.name) {
                 Ok(stat) => stat,
@@ -142,6 +143,10 @@ impl Walk<'_> {
                 Err(_) => continue,
             };
             let path = joined(below, &listed.name);
+            if let Some(base) = sidecar_of(&listed.name).filter(|base| databases.contains(base)) {
+                self.note(&joined(&absolute, &listed.name), &Fate::Folded(format!("into {}", shown(base)).into()));
+                continue;
+            }
             match self.plan.rules.judge(number, &path, stat.kind) {
                 Verdict::Exclude(rule) => self.note(&joined(&absolute, &listed.name), &Fate::Excluded(rule.into())),
                 Verdict::Keep(_) if stat.kind == Kind::Directory => {
@@ -150,7 +155,9 @@ impl Walk<'_> {
                 }
                 Verdict::Keep(class) => {
                     kept.push(&*listed.name);
-                    self.file(&dir, &absolute, &listed.name, &stat, class);
+                    if self.file(&dir, &absolute, &listed.name, &stat, class) {
+                        databases.push(&listed.name);
+                    }
                 }
             }
         }
@@ -160,15 +167,16 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn file(&mut self, dir: &Dir, absolute: &[u8], name: &[u8], stat: &Stat, class: Class) {
+    /// Counts a file; says whether it is a database that has its log and journal in its copy.
+    fn file(&mut self, dir: &Dir, absolute: &[u8], name: &[u8], stat: &Stat, class: Class) -> bool {
         self.report.counts.files += 1;
         if stat.kind == Kind::Symlink {
-            return;
+            return false;
         }
         let path = joined(absolute, name);
         if !dir.may_read(name) {
             self.note(&path, &Fate::Lost("may not be read".into()));
-            return;
+            return false;
         }
         self.report.counts.kept += 1;
         self.report.counts.bytes += stat.size;
@@ -184,6 +192,7 @@ impl Walk<'_> {
         if facts.database && !self.is_served() {
             self.note(&path, &Fate::Torn("raw database".into()));
         }
+        facts.database && self.is_served()
     }
 
     /// Whether databases can be copied as such.
@@ -211,6 +220,7 @@ impl Walk<'_> {
         let counts = &mut self.report.counts;
         let (count, list) = match fate {
             Fate::Excluded(_) => (&mut counts.excluded, &mut self.report.excluded),
+            Fate::Folded(_) => (&mut counts.folded, &mut self.report.folded),
             Fate::Hollow(_) => (&mut counts.hollow, &mut self.report.losses),
             Fate::Torn(_) => (&mut counts.torn, &mut self.report.losses),
             _ => (&mut counts.lost, &mut self.report.losses),

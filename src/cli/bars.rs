@@ -56,6 +56,11 @@ impl Bars {
         self.line.finish_and_clear();
     }
 
+    fn copying(&self, done: u64, all: u64) {
+        self.restyle(|bars| bars.spinner("{msg}"));
+        self.line.set_message(format!("copying databases, {done} of {all} done"));
+    }
+
     fn bytes(&self, verb: &'static str, total: u64) {
         self.restyle(|bars| bars.measuring());
         self.line.set_message(verb);
@@ -94,6 +99,7 @@ impl Observer for Bars {
         match event {
             Event::Freezing { files, directories } => self.seen.count(files, directories),
             Event::Settling { round, restless } => self.seen.settling(round, restless),
+            Event::Copying { done, all } => self.copying(done, all),
             Event::Frozen { bytes, .. } => self.bytes("archiving", bytes),
             Event::Sealed { bytes } => self.bytes("reading back", bytes),
             Event::Archived { bytes } | Event::ReadBack { bytes } => self.line.set_position(bytes),

@@ -18,7 +18,7 @@ pub use choice::{Capture, Facts, Mode, chain, choose};
 pub use database::{Check, DatabaseOptions, Way, serve};
 pub use settle::{Rest, Restless, Why};
 
-pub(crate) use capture::is_database;
+pub(crate) use capture::{is_database, sidecar_of};
 pub(crate) use content::{Fingerprint, copy, copy_prefix, read};
 pub(crate) use database::Copied;
 pub(crate) use refusal::{Meaning, meaning};
@@ -51,7 +51,7 @@ use place::{Place, Places};
 const HOLD_BUDGET: u64 = 8 * 1024 * 1024;
 
 /// Descriptors left for everything but pinned files.
-const SPARE_DESCRIPTORS: u64 = 128;
+const SPARE_DESCRIPTORS: u64 = 256;
 
 /// More threads gain nothing: linking waits for the directory it links into.
 const MOST_WORKERS: usize = 8;
@@ -287,7 +287,7 @@ pub(crate) fn freeze(
     };
     let width = ended.as_nanos().saturating_sub(begun.as_nanos()) / 1_000;
     let databases = &freezer.settings.databases;
-    let copied = databases.release().and_then(|()| databases.finish());
+    let copied = databases.release().and_then(|()| databases.finish(observer));
     copied.map_err(|error| gone_root(&freezer, error))?;
     Ok(finish(freezer, settled, u64::try_from(width).unwrap_or(0)))
 }

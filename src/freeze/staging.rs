@@ -160,15 +160,22 @@ impl Staging {
         Ok(Staged(slot.shard * SHARD + slot.used - 1))
     }
 
-    /// A shard of its own, for somebody who fills it: its first place, and the directory in which that is `0`.
+    /// The first place of a shard of its own, for somebody else who fills it.
     ///
     /// # Errors
     /// Those of making it.
-    pub(crate) fn private(&self) -> io::Result<(Staged, Dir)> {
+    pub(crate) fn private(&self) -> io::Result<Staged> {
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
-        let name = shard.to_string();
-        self.dir.make_dir(name.as_bytes())?;
-        Ok((Staged(shard * SHARD), self.dir.open_dir(name.as_bytes())?))
+        self.dir.make_dir(shard.to_string().as_bytes())?;
+        Ok(Staged(shard * SHARD))
+    }
+
+    /// The directory of a place: the first place of a shard is `0` there.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub(crate) fn shard_of(&self, staged: Staged) -> io::Result<Dir> {
+        self.dir.open_dir((staged.0 / SHARD).to_string().as_bytes())
     }
 
     /// Links `name` in `from` to a place here.

@@ -27,6 +27,7 @@ pub use words::Way;
 use std::ffi::OsString;
 use std::io;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ use super::content::{self, Permit, Pool};
 use super::settle::{Restless, Why};
 use super::staging::{Staged, Staging};
 use crate::entry::{Kind, Stat, Timestamp};
+use crate::event::{Event, Observer};
 use crate::fate::Fate;
 use crate::gate;
 use crate::relpath::RelPath;
@@ -197,8 +199,8 @@ pub(crate) struct Database {
     found: Stat,
     tick: Duration,
     staging: Arc<Staging>,
-    /// The private directory of its helper, and the place of the copy there.
-    shard: (Staged, Dir),
+    /// The place of the copy, in the private directory of its helper.
+    staged: Staged,
     run: Arc<Run>,
     hold: Mutex<Hold>,
     finished: Mutex<Option<Result<Arc<Finished>, String>>>,
@@ -223,7 +225,7 @@ struct Run {
 impl Database {
     /// Where the copy is, or will be.
     pub(crate) fn staged(&self) -> Staged {
-        self.shard.0
+        self.staged
     }
 
     /// Its root, and its path below that.
@@ -255,7 +257,8 @@ impl Database {
         }
         let permit = self.run.helpers.take(1).ok_or_else(|| io::Error::other("too many helpers are at work"))?;
         let DatabaseOptions { helper, timeout, check } = &self.run.options;
-        let mut started = Helper::start(helper, &self.dir, &self.shard.1, *timeout, &self.name)?;
+        let shard = self.staging.shard_of(self.staged)?;
+        let mut started = Helper::start(helper, &self.dir, &shard, *timeout, &self.name)?;
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let task = Task::new(&self.name, self.found.id(), timeout_ms, *check);
         started.send(&self.dir, &self.name, &Ask::Serve(task))?;
@@ -504,7 +507,7 @@ impl Databases {
             found,
             tick,
             staging: Arc::clone(staging),
-            shard: staging.private()?,
+            staged: staging.private()?,
             run: Arc::clone(&self.run),
             hold: Mutex::new(hold),
             finished: Mutex::default(),
@@ -563,15 +566,20 @@ impl Databases {
     ///
     /// # Errors
     /// Only the cancellation of the run.
-    pub(crate) fn finish(&self) -> io::Result<()> {
+    pub(crate) fn finish(&self, observer: &dyn Observer) -> io::Result<()> {
         let all = self.alive();
-        let next = std::sync::atomic::AtomicUsize::new(0);
+        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let told = |done: usize| observer.on(Event::Copying { done: done as u64, all: all.len() as u64 });
         let work = || -> io::Result<()> {
-            while let Some(database) = all.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            while let Some(database) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                 database.finish()?;
+                told(done.fetch_add(1, Ordering::Relaxed) + 1);
             }
             Ok(())
         };
+        if !all.is_empty() {
+            told(0);
+        }
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..MOST_COPIES.min(all.len())).map(|_| scope.spawn(work)).collect();
             let ended =
