@@ -10,11 +10,15 @@ use std::io::Write;
 use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 
-use peer::{Home, Peer, REPLY, assert_same, below, contents, holds, links};
+use peer::{Home, Peer, REPLY, assert_same, below, contents, databases_in_use, holds, links};
 use serde_json::Value;
 
 /// A line that only the workspace's AGENTS.md can have put into a prompt.
 const MARKER: &str = "the-house-rule-number-4711";
+
+/// What is said to the agent before and after a backup.
+const BEFORE: &str = "the-word-before-the-backup";
+const AFTER: &str = "the-word-after-the-backup";
 
 /// Where OpenClaw keeps what it shares, and an agent its sessions.
 const CORE_DATABASES: [&str; 2] = ["state/openclaw.sqlite", "agents/main/agent/openclaw-agent.sqlite"];
@@ -49,6 +53,39 @@ fn openclaw_verifies_and_restores_the_archives_of_a_state_that_it_wrote() {
 fn assert_remembers_the_turn(state: &Path) {
     let database = fs::read(state.join("agents/main/agent/openclaw-agent.sqlite")).expect("the agent's database");
     assert!(holds(&database, REPLY), "the restored database does not know the turn's answer");
+}
+
+#[test]
+fn a_backup_beside_a_running_gateway_is_a_state_in_which_openclaw_goes_on() {
+    let Some(peer) = Peer::find() else { return };
+    let home = Home::onboard(peer);
+    home.forgo_memory();
+    let mut gateway = home.start_gateway();
+    home.turn_by_gateway(BEFORE);
+
+    let archives = both_archives(&home);
+    for archive in &archives {
+        let open = databases_in_use(&home.state());
+        let report = home.back_up(archive);
+        assert!(CORE_DATABASES.iter().all(|path| open.contains(&home.state().join(path))), "open were {open:?}");
+        assert_folded(&report, &home);
+    }
+
+    home.assert_no_trace();
+    home.assert_databases_sound();
+    let prompt = home.turn_by_gateway(AFTER);
+    assert!(prompt.contains(BEFORE) && prompt.contains(AFTER), "the gateway lost its session");
+    assert!(gateway.is_running(), "the gateway did not outlive the backups");
+    gateway.stop();
+
+    for archive in &archives {
+        assert_eq!(home.verify(archive)["ok"], true);
+    }
+    home.take_over(&below(&home.restore(&archives[0]), &home.state()));
+    let prompt = home.turn("and now?");
+    assert!(prompt.contains(BEFORE), "the restored state does not know the turn before the backup");
+    assert!(!prompt.contains(AFTER), "the restored state knows a turn that came after the backup");
+    home.assert_databases_sound();
 }
 
 /// OpenClaw accepts two codecs.

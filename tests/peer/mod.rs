@@ -1,5 +1,6 @@
 //! The real OpenClaw (see `scripts/peers`), in a home of its own with a model of its own to talk to.
 
+mod gateway;
 mod model;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use gateway::databases_in_use;
 use model::Model;
 pub(crate) use model::REPLY;
 
@@ -211,6 +213,42 @@ impl Home {
         self.model.asked()
     }
 
+    /// What SQLite, as OpenClaw has it, finds wrong with the databases.
+    pub(crate) fn assert_databases_sound(&self) {
+        let script = "const { DatabaseSync } = require('node:sqlite');
+            const check = (path) => {
+                const database = new DatabaseSync(path, { readOnly: true });
+                const { integrity_check: said } = database.prepare('PRAGMA integrity_check').get();
+                database.close();
+                return said;
+            };
+            console.log(JSON.stringify(process.argv.slice(1).map(check)));";
+        let databases: Vec<_> = walk(&self.state())
+            .into_iter()
+            .filter(|(path, kind)| *kind == Kind::File && is_database(path))
+            .map(|(path, _)| path)
+            .collect();
+        let mut command = self.command(&self.peer.node);
+        command.args(["--no-warnings", "-e", script, "--"]).args(&databases);
+        assert_eq!(finish(&mut command).json(), json!(vec!["ok"; databases.len()]), "{databases:?}");
+    }
+
+    /// Nothing of a backup is left in the home, and no file of the state has a name more than it should have.
+    pub(crate) fn assert_no_trace(&self) {
+        let left = walk(&self.path)
+            .into_iter()
+            .filter(|(path, _)| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".clawsnap-")));
+        assert_eq!(left.collect::<Vec<_>>(), [], "left behind");
+        let linked = walk(&self.state()).into_iter().filter(|(path, kind)| *kind == Kind::File && links(path) > 1);
+        assert_eq!(linked.collect::<Vec<_>>(), [], "files with a second name");
+    }
+
+    /// Puts a restored state where the live one was, as an operator does who lost it.
+    pub(crate) fn take_over(&self, restored: &Path) {
+        fs::rename(self.state(), self.path("lost")).expect("the state out of the way");
+        fs::rename(restored, self.state()).expect("the restored state in its place");
+    }
+
     /// What OpenClaw finds when it verifies an archive.
     pub(crate) fn verify(&self, archive: &Path) -> Value {
         finish(self.openclaw().args(["backup", "verify", "--json"]).arg(archive)).json()
@@ -359,7 +397,8 @@ fn finish(command: &mut Command) -> Done {
             break status;
         }
         if Instant::now() > deadline {
-            kill_group(&mut child);
+            signal_group(&child, "KILL");
+            child.wait().expect("its end");
             panic!("{command:?} did not end: {}{}", text(&mut stdout), text(&mut stderr));
         }
         thread::sleep(Duration::from_millis(20));
@@ -368,10 +407,9 @@ fn finish(command: &mut Command) -> Done {
 }
 
 /// OpenClaw's launcher runs the command in a child of its own, which a signal to the launcher would leave alive.
-fn kill_group(child: &mut Child) {
-    let killed = Command::new("sh").args(["-c", &format!("kill -KILL -{}", child.id())]).status();
-    assert!(killed.expect("a shell").success());
-    child.wait().expect("its end");
+fn signal_group(child: &Child, signal: &str) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{signal} -{}", child.id())]).status();
+    assert!(sent.expect("a shell").success());
 }
 
 fn text(file: &mut File) -> String {
@@ -384,6 +422,12 @@ fn text(file: &mut File) -> String {
 fn names_database(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     name.ends_with(".sqlite") || name.contains(".sqlite-") || name.contains(".sqlite.")
+}
+
+fn is_database(path: &Path) -> bool {
+    let mut magic = [0; 16];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && &magic == b"SQLite format 3\0"
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
