@@ -15,8 +15,9 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::child::alive;
+use super::stamps::Stamps;
 use super::words::{Copied, Task, Way};
-use super::{COPY, Check, JOURNAL, MAGIC, SHM, SIDECARS, Stamps, WAL, part, sidecar};
+use super::{COPY, Check, JOURNAL, MAGIC, SHM, SIDECARS, WAL, part, sidecar};
 use crate::sys::{self, Dir, Reader};
 
 /// Pages that are copied at a time. In between the helper says that it lives; nobody can come in between, as the read
