@@ -40,6 +40,7 @@ pub mod fate;
 pub mod freeze;
 pub mod gate;
 mod lines;
+pub mod list;
 mod naming;
 mod output;
 pub mod plan;
@@ -47,7 +48,7 @@ pub mod relpath;
 pub mod report;
 mod survey;
 mod sys;
-mod verify;
+pub mod verify;
 
 pub use create::{Create, Output, create, rehearse};
 pub use survey::survey;

@@ -45,7 +45,7 @@ pub enum Consistency {
 }
 
 /// Bytes that name a file: in JSON a string, or `{"hex": "…"}` where they are not UTF-8.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathName(pub Vec<u8>);
 
 impl Serialize for PathName {

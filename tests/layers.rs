@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["freeze"],
     &["archive"],
     &["verify"],
-    &["create"],
+    &["create", "list"],
     &["survey"],
     &["lib"],
     &["cli"],

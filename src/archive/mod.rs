@@ -100,11 +100,11 @@ pub(crate) fn write<W: Write + Send + 'static>(
     let inventory = spool.finish().map_err(broken)?;
     let report = report(frozen, Payload { counts, external }, &inventory.blake3, inventory.lines);
     let mut end = || {
-        append_own(&mut tarball, root, INVENTORY, inventory.length, &mut inventory.text()?)?;
+        append_own(&mut tarball, root, INVENTORY, (inventory.length, &inventory.blake3), &mut inventory.text()?)?;
         let text = serde_json::to_vec_pretty(&report)?;
-        append_own(&mut tarball, root, REPORT, text.len() as u64, &mut &text[..])?;
+        append_own(&mut tarball, root, REPORT, measured(&text), &mut &text[..])?;
         let text = manifest::text(plan, &report, &inventory.blake3)?;
-        append_own(&mut tarball, root, MANIFEST, text.len() as u64, &mut &text[..])
+        append_own(&mut tarball, root, MANIFEST, measured(&text), &mut &text[..])
     };
     end().map_err(broken)?;
     let encoder = tarball.finish().map_err(broken)?;
@@ -119,20 +119,37 @@ fn broken(error: io::Error) -> Error {
     if full { failed.remedy("free space there, or choose another --output") } else { failed }
 }
 
-/// Appends one of our own files.
+/// Length and BLAKE3 of a text.
+fn measured(text: &[u8]) -> (u64, String) {
+    (text.len() as u64, blake3::hash(text).to_hex().to_string())
+}
+
+/// The comment that stands before one of our own files: no inventory has their hashes.
+pub(crate) fn own_comment(blake3: &str) -> String {
+    format!("blake3={blake3}")
+}
+
+/// Appends one of our own files, of this length and hash.
 fn append_own<W: Write>(
     tarball: &mut Tarball<W>,
     root: &str,
     name: &[u8],
-    size: u64,
+    (size, blake3): (u64, impl AsRef<str>),
     contents: &mut dyn Read,
 ) -> io::Result<()> {
-    let none = Xattrs::new();
-    let path = joined(root.as_bytes(), name);
-    let mtime = Timestamp::default();
-    let (kind, mode) = (EntryType::Regular, 0o600);
-    tarball
-        .append(&Member { path: &path, kind, size, mode, uid: 0, gid: 0, mtime, link: None, xattrs: &none }, contents)
+    let member = Member {
+        path: &joined(root.as_bytes(), name),
+        kind: EntryType::Regular,
+        size,
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp::default(),
+        link: None,
+        xattrs: &Xattrs::new(),
+        comment: Some(&own_comment(blake3.as_ref())),
+    };
+    tarball.append(&member, contents)
 }
 
 /// A payload being written.
@@ -431,7 +448,9 @@ impl<'a, W: Write> Writer<'a, W> {
         };
         let Stat { mode, uid, gid, mtime, .. } = *piece.stat;
         let (kind, size, link, xattrs) = (piece.form.entry_type(), piece.size, target.as_deref(), piece.xattrs);
-        self.tarball.append(&Member { path: &path, kind, size, mode, uid, gid, mtime, link, xattrs }, contents)
+        let comment = None;
+        let member = Member { path: &path, kind, size, mode, uid, gid, mtime, link, xattrs, comment };
+        self.tarball.append(&member, contents)
     }
 
     fn tell(&mut self, piece: &Piece<'_>, told: Told) -> io::Result<()> {

@@ -18,6 +18,15 @@ impl Records {
         self.0.iter().rev().find(|(found, _)| found == key).map(|(_, value)| &value[..])
     }
 
+    /// Whether there are only such as we write: what nobody reads, nobody would miss.
+    pub(crate) fn are_ours(&self) -> bool {
+        const KNOWN: [&[u8]; 7] = [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"comment"];
+        self.0.iter().all(|(key, value)| match key.as_slice() {
+            b"hdrcharset" => value == b"BINARY",
+            key => KNOWN.contains(&key) || key.starts_with(XATTR_PREFIX.as_bytes()),
+        })
+    }
+
     /// The extended attributes among them.
     pub(crate) fn xattrs(&self) -> Xattrs {
         let named = self.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(XATTR_PREFIX.as_bytes())?, value)));

@@ -40,6 +40,8 @@ pub(crate) struct Member<'a> {
     pub(crate) link: Option<&'a [u8]>,
     /// Extended attributes.
     pub(crate) xattrs: &'a Xattrs,
+    /// A comment, which readers pass over.
+    pub(crate) comment: Option<&'a str>,
 }
 
 /// A tar stream. Only [`Tarball::finish`] ends it: a dropped one has no end-of-archive mark.
@@ -214,6 +216,9 @@ fn pax_records(member: &Member<'_>) -> Vec<u8> {
     if member.mtime.nanos != 0 || seconds < 0 || seconds.unsigned_abs() > OCTAL_11 {
         record(b"mtime", member.mtime.to_string().as_bytes());
     }
+    if let Some(comment) = member.comment {
+        record(b"comment", comment.as_bytes());
+    }
     for (name, value) in member.xattrs {
         record(&pax::xattr_key(name), value);
     }
@@ -280,6 +285,7 @@ mod tests {
             mtime: Timestamp { seconds: 5, nanos: 0 },
             link: None,
             xattrs,
+            comment: None,
         }
     }
 

@@ -38,6 +38,10 @@ pub(super) struct Typed {
 pub(super) enum Verb {
     /// Back up a state directory while its owner keeps running
     Create(Box<Create>),
+    /// Read archives to their end and prove that they are what they should be
+    Verify(Verify),
+    /// Say what is in an archive, proving it on the way
+    List(List),
     /// Copy one database, for a process that asks for it
     #[command(name = helper::NAME, hide = true)]
     Database,
@@ -121,6 +125,63 @@ pub(super) struct Create {
     pub(super) quiet: bool,
 }
 
+/// What to verify.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Archives of clawsnap are held against their inventory, entry by entry; those of `openclaw backup create` carry none,
+and are held against OpenClaw's rules. Nothing is written, but for databases, one at a time, in a private directory.
+
+Exit codes:
+  0 proven   1 cannot be read   4 not proven   128+n ended by signal n")]
+pub(super) struct Verify {
+    /// The archives
+    #[arg(value_name = "ARCHIVE", required = true)]
+    pub(super) archives: Vec<PathBuf>,
+
+    /// How databases are checked: quick, full (indexes too) or off
+    #[arg(long, value_name = "HOW", default_value = "quick", value_parser = checks())]
+    pub(super) sqlite_check: Check,
+
+    /// Allow an archive to unpack to any multiple of its length
+    #[arg(long)]
+    pub(super) any_ratio: bool,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Say nothing unless an archive is not proven
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+/// What to list.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A pattern is a path, or a glob of one, and what lies below; one that begins with no slash may begin anywhere:
+  clawsnap list a.tar.zst agents/main/sessions
+  clawsnap list a.tar.zst '*.sqlite' --json
+
+Exit codes:
+  0 listed, and proven   1 cannot be read   2 usage   4 not proven: what was listed may be wrong")]
+pub(super) struct List {
+    /// The archive
+    #[arg(value_name = "ARCHIVE")]
+    pub(super) archive: PathBuf,
+
+    /// List only what fits one of these
+    #[arg(value_name = "PATH|GLOB")]
+    pub(super) patterns: Vec<String>,
+
+    /// What was lost when it was made, instead
+    #[arg(long)]
+    pub(super) losses: bool,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 impl Create {
     /// How the freeze shall be done.
     pub(super) fn freeze_options(&self) -> Options {
@@ -158,7 +219,7 @@ mod tests {
         let words = std::iter::once("clawsnap").chain(line.split_whitespace());
         match Typed::try_parse_from(words) {
             Ok(Typed { verb: Verb::Create(create) }) => Ok(*create),
-            Ok(Typed { verb: Verb::Database }) => Err("is no backup".to_owned()),
+            Ok(_) => Err("is no backup".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }

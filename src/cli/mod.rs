@@ -7,6 +7,7 @@ mod duration;
 mod helper;
 mod hooks;
 mod intent;
+mod list;
 mod page;
 mod place;
 mod run;
@@ -15,6 +16,7 @@ mod signals;
 mod stdout;
 mod summary;
 mod terminal;
+mod verify;
 mod when;
 
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ pub fn main() -> ExitCode {
     hooks::install();
     match Typed::parse().verb {
         Verb::Create(typed) => run::create(*typed),
+        Verb::List(typed) => list::list(&typed),
+        Verb::Verify(typed) => verify::verify(&typed),
         Verb::Database => helper::serve(),
     }
 }

@@ -112,6 +112,10 @@ impl Server {
                 Say::Released
             }
             Ask::Copy => self.copy(),
+            Ask::Verify => match self.check(Way::Raw) {
+                Ok(copied) => Say::Copied(copied),
+                Err(trouble) => Say::Failed(trouble.to_string()),
+            },
             Ask::Raw(reason) => self.raw(reason),
         }
     }

@@ -38,12 +38,14 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Pool;
 use super::settle::Restless;
-use super::staging::Staging;
+use super::staging::{Staged, Staging};
 use crate::entry::{Stat, Timestamp};
 use crate::event::{Event, Observer};
 use crate::gate;
 use crate::sys::{self, Dir};
+use helper::Helper;
 use live::Run;
+use words::{Ask, Say, Task};
 
 /// How a database file begins.
 pub(super) const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -117,6 +119,23 @@ pub struct DatabaseOptions {
 impl Default for DatabaseOptions {
     fn default() -> Self {
         Self { helper: Vec::new(), timeout: Duration::from_secs(5), check: Check::Quick }
+    }
+}
+
+/// Has a file that lies at `staged` checked as a database, by a helper that sees nothing else.
+///
+/// # Errors
+/// SQLite's words on what is wrong with it; trouble with the helper; the cancellation of the run.
+pub(crate) fn check_copy(options: &DatabaseOptions, staging: &Staging, staged: Staged) -> io::Result<()> {
+    let shard = staging.shard_of(staged)?;
+    let mut helper = Helper::start(&options.helper, &shard, &shard, options.timeout, COPY)?;
+    let id = staging.stat(staged)?.id();
+    helper.send(&shard, COPY, &Ask::Serve(Task::new(COPY, id, 0, options.check)))?;
+    helper.send(&shard, COPY, &Ask::Verify)?;
+    match helper.receive(&shard, COPY)? {
+        Say::Copied(_) => Ok(()),
+        Say::Failed(words) => Err(io::Error::other(words)),
+        other => Err(io::Error::other(format!("its helper said {other:?}"))),
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) enum Ask {
     Release,
     /// Copy what is pinned; or, if nothing is, what there is.
     Copy,
+    /// Check a copy that is there already.
+    Verify,
     /// Copy the bytes as they are, since nothing better was possible for this reason.
     Raw(String),
 }

@@ -5,11 +5,12 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
+use super::blocks::{Blocks, Entry};
 use crate::archive::{
-    Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, parse_pax,
-    written_time, xattrs_digest,
+    Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, own_comment,
+    parse_pax, written_time, xattrs_digest,
 };
 use crate::entry::Timestamp;
 use crate::error::{Error, Result};
@@ -24,6 +25,42 @@ const LONGEST_RECORDS: u64 = 64 * 1024 * 1024;
 
 /// Longest report that is parsed; it lists every name that has a fate worth a line.
 const LONGEST_REPORT: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Largest contents of one entry: a petabyte. No disk holds more, and a header can say anything.
+const LARGEST_ENTRY: u64 = 1 << 50;
+
+/// An entry as it is met, before anything proves that it is right.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Met<'a> {
+    /// Its path below the archive's root.
+    pub(crate) path: &'a [u8],
+    /// `file`, `directory`, `symlink`, `hardlink` or `tail`.
+    pub(crate) kind: &'a str,
+}
+
+/// Somebody who comes along while an archive is read. Nothing that is shown is proven before the end.
+pub(crate) trait Guest {
+    /// An entry of the payload. What is not read of its contents is read past.
+    ///
+    /// # Errors
+    /// Those of reading, as they are; any other ends the reading.
+    fn entry(&mut self, _met: Met<'_>, _contents: &mut dyn Read) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// A line of the inventory, and the entry that was met is what it says.
+    ///
+    /// # Errors
+    /// What makes the archive unproven.
+    fn line(&mut self, _line: &Line) -> Result<()> {
+        Ok(())
+    }
+
+    /// The report that the archive holds.
+    fn report(&mut self, _report: &serde_json::Value) {}
+}
+
+impl Guest for () {}
 
 /// What an archive proved to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,37 +78,49 @@ pub(crate) struct Proof {
 /// # Errors
 /// [`Error::Unproven`] with the first thing that is wrong, and where; [`Error::Cancelled`].
 pub(crate) fn prove(input: impl Read) -> Result<Proof> {
-    let mut stranger = Stranger::default();
-    let mut archive = Archive::new(BufReader::with_capacity(256 * 1024, Decoder::new(input).map_err(unreadable)?));
-    // Raw: the records of an entry are read by their lengths, not by lines.
-    for entry in archive.entries().map_err(unreadable)?.raw(true) {
-        stranger.meet(&mut entry.map_err(unreadable)?)?;
+    let input = BufReader::with_capacity(256 * 1024, Decoder::new(input).map_err(unreadable)?);
+    prove_unpacked(input, &mut ())
+}
+
+/// The same for an archive that is unpacked already, with a guest.
+///
+/// # Errors
+/// Those of [`prove`] and of the guest.
+pub(crate) fn prove_unpacked(input: impl Read, guest: &mut dyn Guest) -> Result<Proof> {
+    let mut stranger = Stranger::beside(guest);
+    let mut blocks = Blocks::new(input);
+    while let Some(mut entry) = blocks.next().map_err(unreadable)? {
+        stranger.meet(&mut entry)?;
+        entry.finish().map_err(unreadable)?;
     }
-    nothing_follows(archive.into_inner())?;
     stranger.conclude()
 }
 
-fn unreadable(error: io::Error) -> Error {
+pub(super) fn unreadable(error: io::Error) -> Error {
     if gate::is_cancelled(&error) { Error::Cancelled } else { unproven(format!("it cannot be read: {error}")) }
 }
 
-fn unproven(what: impl AsRef<str>) -> Error {
+pub(super) fn unproven(what: impl AsRef<str>) -> Error {
     Error::Unproven(format!("the archive is not proven: {}", what.as_ref()))
 }
 
-/// Tar ends with two blocks of zeros: the reader stops at the first, and the second must be there, alone.
-fn nothing_follows(mut rest: impl Read) -> Result<()> {
-    let mut after = Vec::new();
-    rest.by_ref().take(1024).read_to_end(&mut after).map_err(unreadable)?;
-    if after.len() == 512 && after.iter().all(|&byte| byte == 0) {
-        return Ok(());
+/// What follows an archive that others made: its second block of zeros, and perhaps more of them.
+pub(super) fn nothing_follows(mut rest: impl Read) -> Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut zeros = 0_u64;
+    loop {
+        match rest.read(&mut buffer).map_err(unreadable)? {
+            0 if zeros >= 512 => return Ok(()),
+            0 => return Err(unproven("its end-of-archive mark is missing")),
+            n if buffer[..n].iter().all(|&byte| byte == 0) => zeros += n as u64,
+            _ => return Err(unproven("something follows its end-of-archive mark")),
+        }
     }
-    Err(unproven("its end-of-archive mark is missing or something follows it"))
 }
 
 /// What was seen so far.
-#[derive(Default)]
-struct Stranger {
+struct Stranger<'g> {
+    guest: &'g mut dyn Guest,
     root: Option<Vec<u8>>,
     records: Option<Records>,
     seen: Vec<Facts>,
@@ -83,7 +132,22 @@ struct Stranger {
     manifest_root: Option<String>,
 }
 
-impl Stranger {
+impl<'g> Stranger<'g> {
+    fn beside(guest: &'g mut dyn Guest) -> Self {
+        Self {
+            guest,
+            root: None,
+            records: None,
+            seen: Vec::new(),
+            entries: 0,
+            last: Default::default(),
+            inventory: None,
+            reported: None,
+            declared: None,
+            manifest_root: None,
+        }
+    }
+
     fn meet<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
         if entry.header().entry_type() == EntryType::XHeader {
             return self.records(entry);
@@ -95,12 +159,19 @@ impl Stranger {
         if self.manifest_root.is_some() {
             return Err(unproven(format!("{} follows the manifest, which must be last", shown(&below))));
         }
-        match below.as_slice() {
-            INVENTORY => self.inventory(entry),
-            REPORT => self.report(entry),
-            MANIFEST => self.manifest(entry),
-            _ => self.payload(&below, entry, &records),
+        if records.get(b"size").is_some_and(|told| told != entry.size().to_string().as_bytes()) {
+            return Err(unproven(format!("{} has two lengths", shown(&below))));
         }
+        let hash = match below.as_slice() {
+            INVENTORY => self.inventory(entry)?,
+            REPORT => self.report(entry)?,
+            MANIFEST => self.manifest(entry)?,
+            _ => return self.payload(&below, entry, &records),
+        };
+        if records.get(b"comment") == Some(own_comment(&hash).as_bytes()) {
+            return Ok(());
+        }
+        Err(unproven(format!("{} is not what was written", shown(&below))))
     }
 
     /// The PAX records that belong to the next entry.
@@ -108,6 +179,9 @@ impl Stranger {
         let mut text = Vec::new();
         entry.take(LONGEST_RECORDS).read_to_end(&mut text).map_err(unreadable)?;
         let records = parse_pax(&text).ok_or_else(|| unproven("it has malformed PAX records"))?;
+        if !records.are_ours() {
+            return Err(unproven("it has PAX records that we never write"));
+        }
         match self.records.replace(records) {
             None => Ok(()),
             Some(_) => Err(unproven("it has PAX records that belong to no entry")),
@@ -157,7 +231,13 @@ impl Stranger {
         Ok(())
     }
 
-    fn facts<R: Read>(&self, below: &[u8], kind: &str, entry: &mut Entry<'_, R>, records: &Records) -> Result<Facts> {
+    fn facts<R: Read>(
+        &mut self,
+        below: &[u8],
+        kind: &str,
+        entry: &mut Entry<'_, R>,
+        records: &Records,
+    ) -> Result<Facts> {
         let header = entry.header();
         let mode = header.mode().map_err(unreadable)?;
         let uid = owner(records, b"uid", header.uid())?;
@@ -173,7 +253,13 @@ impl Stranger {
             ("hardlink", Some(target)) => Some(self.target(target)?),
             _ => None,
         };
-        let (size, blake3) = digest(entry).map_err(unreadable)?;
+        let link = link.map(<[u8]>::to_vec);
+        if entry.size() > LARGEST_ENTRY {
+            return Err(unproven(format!("{} claims to be larger than any disk", shown(below))));
+        }
+        let mut digesting = Digesting { entry, hasher: blake3::Hasher::new(), size: 0 };
+        self.guest.entry(Met { path: below, kind }, &mut digesting).map_err(unreadable)?;
+        let (size, blake3) = digesting.finish().map_err(unreadable)?;
         let has_contents = matches!(kind, "file" | "tail");
         Ok(Seen {
             path: below,
@@ -183,7 +269,7 @@ impl Stranger {
             uid,
             gid,
             mtime: &mtime,
-            link,
+            link: link.as_deref(),
             blake3: has_contents.then_some(&blake3),
             xattrs: xattrs_digest(&records.xattrs()).as_deref(),
         }
@@ -197,7 +283,7 @@ impl Stranger {
     }
 
     /// Holds the inventory's lines against what was seen, one by one.
-    fn inventory<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
+    fn inventory<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<String> {
         if self.inventory.is_some() {
             return Err(unproven("it has two inventories"));
         }
@@ -210,7 +296,10 @@ impl Stranger {
             let facts = line.facts().ok_or_else(|| unproven("the inventory has a name that is none"))?;
             let named = || shown(&line.path.bytes().unwrap_or_default());
             match seen.next() {
-                Some(met) if met == facts => count += 1,
+                Some(met) if met == facts => {
+                    self.guest.line(&line)?;
+                    count += 1;
+                }
                 Some(_) => return Err(unproven(format!("{} is not what the inventory says", named()))),
                 None => return Err(unproven(format!("{} is in the inventory only", named()))),
             }
@@ -219,25 +308,27 @@ impl Stranger {
             return Err(unproven(format!("it has entries after the {count} that the inventory lists")));
         }
         self.entries = count;
-        self.inventory = Some(hashing.hasher.finalize().to_hex().to_string());
-        Ok(())
+        let hash = hashing.hasher.finalize().to_hex().to_string();
+        self.inventory = Some(hash.clone());
+        Ok(hash)
     }
 
-    fn report<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
-        let report: serde_json::Value = parse(entry, LONGEST_REPORT, "report")?;
+    fn report<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<String> {
+        let (report, hash) = parse_hashed(entry, LONGEST_REPORT, "report")?;
         self.reported = report["inventoryBlake3"].as_str().map(str::to_owned);
-        Ok(())
+        self.guest.report(&report);
+        Ok(hash)
     }
 
-    fn manifest<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
+    fn manifest<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<String> {
         let limit = LONGEST_MANIFEST.saturating_mul(256) as u64;
-        let manifest: serde_json::Value = parse(entry, limit, "manifest")?;
+        let (manifest, hash) = parse_hashed(entry, limit, "manifest")?;
         self.manifest_root = manifest["archiveRoot"].as_str().map(str::to_owned);
         self.declared = manifest["clawsnap"]["inventoryBlake3"].as_str().map(str::to_owned);
         if manifest["schemaVersion"] != 1 || self.manifest_root.is_none() {
             return Err(unproven("its manifest is not of schema version 1"));
         }
-        Ok(())
+        Ok(hash)
     }
 
     fn conclude(self) -> Result<Proof> {
@@ -270,22 +361,40 @@ fn kind(entry_type: EntryType, is_tail: bool) -> Option<&'static str> {
     }
 }
 
-fn digest(entry: &mut impl Read) -> io::Result<(u64, String)> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 64 * 1024];
-    let mut size = 0;
-    loop {
-        match entry.read(&mut buffer)? {
-            0 => return Ok((size, hasher.finalize().to_hex().to_string())),
-            n => {
-                hasher.update(&buffer[..n]);
-                size += n as u64;
-            }
-        }
+/// Hashes and counts what anybody reads of an entry.
+struct Digesting<R> {
+    entry: R,
+    hasher: blake3::Hasher,
+    size: u64,
+}
+
+impl<R: Read> Digesting<R> {
+    /// Reads what is left; size and hash of all of it.
+    fn finish(mut self) -> io::Result<(u64, String)> {
+        let mut buffer = vec![0; 64 * 1024];
+        while self.read(&mut buffer)? > 0 {}
+        Ok((self.size, self.hasher.finalize().to_hex().to_string()))
     }
 }
 
-fn parse<R: Read>(entry: &mut R, limit: u64, what: &str) -> Result<serde_json::Value> {
+impl<R: Read> Read for Digesting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.entry.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+}
+
+/// Parses one of our own files, and hashes it.
+fn parse_hashed(entry: impl Read, limit: u64, what: &str) -> Result<(serde_json::Value, String)> {
+    let mut digesting = Digesting { entry, hasher: blake3::Hasher::new(), size: 0 };
+    let value = parse(&mut digesting, limit, what)?;
+    let (_, hash) = digesting.finish().map_err(unreadable)?;
+    Ok((value, hash))
+}
+
+pub(super) fn parse<R: Read>(entry: &mut R, limit: u64, what: &str) -> Result<serde_json::Value> {
     let limited = BufReader::new(entry.take(limit));
     serde_json::from_reader(limited).map_err(|error| match error.is_io() {
         true => unreadable(error.into()),

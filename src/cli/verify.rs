@@ -1,0 +1,149 @@
+//! `clawsnap verify`, from what was typed to how the process ends.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use indicatif::HumanBytes;
+use serde::Serialize;
+
+use super::bars::Bars;
+use super::page::{self, Page};
+use super::signals::Signals;
+use super::{args, helper, terminal, when};
+use crate::event::Observer;
+use crate::freeze::DatabaseOptions;
+use crate::gate::{CancelFlag, Gate};
+use crate::verify::{Origin, Trust, Verdict, VerifyOptions};
+
+/// All verdicts, as JSON.
+#[derive(Serialize)]
+struct Verdicts<'a> {
+    archives: &'a [Verdict],
+}
+
+/// `clawsnap verify`.
+pub(super) fn verify(typed: &args::Verify) -> ExitCode {
+    let cancel = CancelFlag::new();
+    let signals = match watch(&cancel) {
+        Ok(signals) => signals,
+        Err(error) => {
+            complain(&format!("error: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let gate: Arc<dyn Gate> = Arc::new(cancel.clone());
+    let mut verdicts = Vec::new();
+    for archive in &typed.archives {
+        if cancel.is_cancelled() {
+            break;
+        }
+        let bars = bars(typed.quiet);
+        let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
+        let verdict = crate::verify::verify(archive, &options(typed), &gate, observer);
+        bars.iter().for_each(Bars::end);
+        if !typed.json {
+            tell(&verdict, typed.quiet);
+        }
+        verdicts.push(verdict);
+    }
+    if typed.json {
+        json(&Verdicts { archives: &verdicts });
+    }
+    if let Some(signal) = signals.first() {
+        Signals::die_by(signal);
+    }
+    ExitCode::from(exit_code(&verdicts))
+}
+
+/// Has the first signal cancel.
+///
+/// # Errors
+/// Those of the kernel.
+pub(super) fn watch(cancel: &CancelFlag) -> color_eyre::eyre::Result<Signals> {
+    let signals = Signals::hold()?;
+    let cancel = cancel.clone();
+    signals.watch(move || cancel.cancel())?;
+    Ok(signals)
+}
+
+fn options(typed: &args::Verify) -> VerifyOptions {
+    let databases =
+        DatabaseOptions { helper: helper::command(), check: typed.sqlite_check, ..DatabaseOptions::default() };
+    VerifyOptions { databases, any_ratio: typed.any_ratio }
+}
+
+fn bars(quiet: bool) -> Option<Bars> {
+    let stderr = io::stderr();
+    (!quiet && terminal::is_lively(&stderr)).then(|| Bars::begin("reading", terminal::paint(&stderr)))
+}
+
+/// The worst of them: an archive that is not proven outweighs one that cannot be read.
+fn exit_code(verdicts: &[Verdict]) -> u8 {
+    verdicts.iter().map(Verdict::exit_code).max().unwrap_or(1)
+}
+
+fn tell(verdict: &Verdict, quiet: bool) {
+    match verdict.trust {
+        Trust::Proven if quiet => {}
+        Trust::Proven => {
+            let out = io::stdout();
+            delivered(out.lock().write_all(of(verdict, terminal::paint(&out)).as_bytes()));
+        }
+        _ => {
+            let label = terminal::paint(&io::stderr()).bad("error");
+            let (path, error) = (page::path(&verdict.archive_path), verdict.error.as_deref().unwrap_or("failed"));
+            complain(&format!("{label}: {path}: {}", page::line(error)));
+        }
+    }
+}
+
+/// The verdict on an archive that is proven.
+fn of(verdict: &Verdict, paint: terminal::Paint) -> String {
+    let heading = match verdict.origin {
+        Some(Origin::Openclaw) => paint.warn("well-formed, but without an inventory"),
+        _ => paint.good("proven: complete, and equal to its inventory"),
+    };
+    let mut page = Page::headed(&heading, paint);
+    page.row("archive", page::path(&verdict.archive_path));
+    page.row_if("made", verdict.created_at.as_deref().map(page::line));
+    page.row("contents", contents(verdict));
+    match verdict.instant.as_deref().and_then(when::local) {
+        Some(instant) => page.row("instant", instant),
+        None => page.row_if("window", verdict.consistent.as_ref().map(|_| "it is not of one instant".to_owned())),
+    }
+    page.row_if("databases", (verdict.databases > 0).then(|| format!("{} sound", page::count(verdict.databases))));
+    page.row_if("losses", losses(verdict));
+    verdict.warnings.iter().for_each(|warning| page.row("warning", page::line(warning)));
+    page.finish()
+}
+
+fn contents(verdict: &Verdict) -> String {
+    let entries = page::plural(verdict.entries, "entry", "entries");
+    let bytes = if verdict.bytes > 0 { format!(", {}", HumanBytes(verdict.bytes)) } else { String::new() };
+    format!("{entries}{bytes}; {} in the archive", HumanBytes(verdict.archive_bytes))
+}
+
+/// What was lost when it was made: it is no fault of the archive.
+fn losses(verdict: &Verdict) -> Option<String> {
+    let (losses, flagged) = (page::plural(verdict.losses, "loss", "losses"), page::count(verdict.flagged));
+    (verdict.losses > 0).then(|| format!("{losses} when it was made, of which {flagged} are in it and flagged"))
+}
+
+/// One object on standard output.
+pub(super) fn json(object: &impl Serialize) {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let written = serde_json::to_writer_pretty(&mut out, object).map_err(io::Error::from);
+    delivered(written.and_then(|()| writeln!(out)).and_then(|()| out.flush()));
+}
+
+fn delivered(written: io::Result<()>) {
+    if let Err(error) = written {
+        complain(&format!("warning: the verdict could not be written: {error}"));
+    }
+}
+
+/// A line on standard error. If that is closed, nobody is left to be told.
+pub(super) fn complain(line: &str) {
+    let _told = writeln!(io::stderr(), "{line}");
+}

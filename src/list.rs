@@ -1,0 +1,188 @@
+//! What an archive holds, name by name, proven while it is read.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use serde::Serialize;
+
+use crate::archive::{Line, PAYLOAD, TAILS};
+use crate::error::{Error, Result};
+use crate::event::Observer;
+use crate::gate::Gate;
+use crate::relpath::joined;
+use crate::report::PathName;
+use crate::verify::{Guest, read_ours};
+
+/// One name in an archive.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// Its absolute path where it was backed up.
+    pub path: PathName,
+    /// `file`, `directory`, `symlink`, `hardlink`, or `tail` for a half-written record that was set aside.
+    pub kind: String,
+    /// Bytes of contents in the archive.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last modification: seconds since the epoch, with nine decimals.
+    pub mtime: String,
+    /// Where a link leads: a symbolic one as it is, a hard one by an absolute path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<PathName>,
+    /// What became of it: `kept`, `prefix`, `later`, `torn` or `hollow`.
+    pub fate: String,
+    /// Why, where that has a reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A loss that the archive's report tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ToldLoss {
+    /// The absolute path in the source, or its bytes in hexadecimal.
+    pub path: String,
+    /// `torn`, `hollow` or `lost`.
+    pub fate: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Which names are wanted: all of them, or those that a pattern fits, and what lies below.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted(Option<GlobSet>);
+
+impl Wanted {
+    /// Patterns of whole paths. One that begins with no slash may begin at any component.
+    ///
+    /// # Errors
+    /// A pattern that is none.
+    pub fn parse(patterns: &[String]) -> Result<Self> {
+        if patterns.is_empty() {
+            return Ok(Self(None));
+        }
+        let mut set = GlobSetBuilder::new();
+        let malformed = |error: globset::Error| Error::Usage(error.to_string());
+        for pattern in patterns {
+            let trimmed = pattern.strip_suffix('/').unwrap_or(pattern);
+            let whole = if trimmed.starts_with('/') { trimmed.to_owned() } else { format!("**/{trimmed}") };
+            for glob in [format!("{whole}/**"), whole] {
+                set.add(GlobBuilder::new(&glob).literal_separator(true).build().map_err(malformed)?);
+            }
+        }
+        Ok(Self(Some(set.build().map_err(malformed)?)))
+    }
+
+    /// Whether `path` is one of them.
+    pub fn fits(&self, path: &[u8]) -> bool {
+        self.0.as_ref().is_none_or(|set| set.is_match(Path::new(OsStr::from_bytes(path))))
+    }
+}
+
+/// Lists what is in an archive of ours. `tell` is told each wanted name as soon as it is known that its entry is what
+/// the inventory says; that the archive is complete is only proven when this returns.
+///
+/// Returns the losses that the archive's report tells.
+///
+/// # Errors
+/// [`Error::Unproven`] with the first thing that is wrong; an archive that cannot be read; those of `tell`, which end
+/// the listing.
+pub fn list(
+    archive: &Path,
+    wanted: &Wanted,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    tell: &mut dyn FnMut(Listed) -> io::Result<()>,
+) -> Result<Vec<ToldLoss>> {
+    let mut lister = Lister { wanted, tell, losses: Vec::new() };
+    read_ours(archive, gate, observer, &mut lister)?;
+    Ok(lister.losses)
+}
+
+struct Lister<'a> {
+    wanted: &'a Wanted,
+    tell: &'a mut dyn FnMut(Listed) -> io::Result<()>,
+    losses: Vec<ToldLoss>,
+}
+
+impl Guest for Lister<'_> {
+    fn line(&mut self, line: &Line) -> Result<()> {
+        let below = line.path.bytes().unwrap_or_default();
+        let path = absolute(&below);
+        if !self.wanted.fits(&path) {
+            return Ok(());
+        }
+        let link = line.link.as_ref().and_then(|link| link.bytes());
+        let link = link.map(|link| PathName(if line.kind == "hardlink" { absolute(&link) } else { link }));
+        let listed = Listed {
+            path: PathName(path),
+            kind: line.kind.clone(),
+            size: line.size,
+            mode: line.mode,
+            uid: line.uid,
+            gid: line.gid,
+            mtime: line.mtime.clone(),
+            link,
+            fate: line.fate.clone(),
+            reason: line.reason.clone(),
+        };
+        (self.tell)(listed).map_err(|error| Error::failed("write", "the list", error))
+    }
+
+    fn report(&mut self, report: &serde_json::Value) {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let path = |value: &serde_json::Value| value.as_str().map_or_else(|| text(&value["hex"]), str::to_owned);
+        let told = report["losses"].as_array().into_iter().flatten();
+        self.losses = told
+            .map(|loss| ToldLoss {
+                path: path(&loss["path"]),
+                fate: text(&loss["fate"]),
+                reason: text(&loss["reason"]),
+            })
+            .collect();
+    }
+}
+
+/// The path in the source that a path below the archive's root stands for.
+fn absolute(below: &[u8]) -> Vec<u8> {
+    let inner = [PAYLOAD, TAILS].iter().find_map(|place| below.strip_prefix(*place)).unwrap_or(below);
+    joined(b"/", inner.strip_prefix(b"/").unwrap_or(inner)).split_off(usize::from(!inner.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_the_archive_is_shown_as_it_was_in_the_source() {
+        assert_eq!(absolute(b"payload/posix/home/claw/x"), b"/home/claw/x");
+        assert_eq!(absolute(b"clawsnap/tails/home/claw/x"), b"/home/claw/x");
+    }
+
+    #[test]
+    fn a_pattern_fits_a_path_and_what_lies_below() {
+        let fits =
+            |pattern: &str, path: &str| Wanted::parse(&[pattern.to_owned()]).expect("parses").fits(path.as_bytes());
+        for (pattern, path, expected) in [
+            ("/s/agents", "/s/agents", true),
+            ("/s/agents/", "/s/agents/a/b", true),
+            ("/s/agents", "/s/agents2", false),
+            ("agents/main", "/s/agents/main/sessions/x", true),
+            ("*.jsonl", "/s/a/x.jsonl", true),
+            ("/s/*.jsonl", "/s/a/x.jsonl", false),
+            ("/s/**/*.jsonl", "/s/a/x.jsonl", true),
+        ] {
+            assert_eq!(fits(pattern, path), expected, "{pattern} {path}");
+        }
+        assert!(Wanted::default().fits(b"/anything"));
+        assert!(Wanted::parse(&["a[".to_owned()]).is_err());
+    }
+}

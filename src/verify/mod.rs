@@ -1,0 +1,225 @@
+//! Reads archives as a stranger would: ours against their inventory, OpenClaw's by their manifest.
+
+mod blocks;
+mod database;
+mod foreign;
+mod stranger;
+mod verdict;
+
+pub use verdict::{Origin, Trust, Verdict};
+
+pub(crate) use stranger::{Guest, Proof, prove};
+
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::archive::Decoder;
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::freeze::DatabaseOptions;
+use crate::gate::{Gate, Realm, Step, Verb};
+use crate::report::PathName;
+use database::Databases;
+use stranger::{prove_unpacked, unproven, unreadable};
+
+/// What our own archives' roots end with.
+const OUR_ROOT: &[u8] = b"-clawsnap-backup";
+
+/// An archive that unpacks to more than this many times its length is taken for a bomb, as OpenClaw takes it.
+const MOST_RATIO: u64 = 1_100;
+
+/// Up to so many bytes it is not, whatever its length.
+const HARMLESS: u64 = 64 << 20;
+
+/// How an archive is verified.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyOptions {
+    /// How its databases are checked; not at all without a helper.
+    pub databases: DatabaseOptions,
+    /// Whether an archive may unpack to any multiple of its length.
+    pub any_ratio: bool,
+}
+
+/// Verifies one archive: reads all of it, and believes nothing that its bytes do not say.
+///
+/// Memory is bounded but for some tens of bytes an entry. Databases are written to a private temporary directory, one
+/// at a time, to be checked there.
+pub fn verify(archive: &Path, options: &VerifyOptions, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Verdict {
+    let begun = Instant::now();
+    let mut verdict = Verdict::of(PathName(archive.as_os_str().as_bytes().to_vec()));
+    let outcome = run(archive, options, gate, observer, &mut verdict);
+    verdict.conclude(outcome, begun);
+    verdict
+}
+
+fn run(
+    archive: &Path,
+    options: &VerifyOptions,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    verdict: &mut Verdict,
+) -> Result<()> {
+    let most = if options.any_ratio { u64::MAX } else { MOST_RATIO };
+    let Opened { input, bytes, ours } = open(archive, most, gate, observer)?;
+    verdict.archive_bytes = bytes;
+    let mut databases = Databases::new(&options.databases, gate);
+    if ours {
+        let mut guest = Visitor { verdict, databases: &mut databases };
+        let proof = prove_unpacked(input, &mut guest)?;
+        verdict.origin = Some(Origin::Clawsnap);
+        verdict.archive_root = Some(proof.root);
+        verdict.entries = proof.entries;
+        verdict.inventory_blake3 = Some(proof.inventory);
+    } else {
+        let found = foreign::read(input, &mut databases)?;
+        verdict.origin = Some(Origin::Openclaw);
+        verdict.archive_root = Some(found.root);
+        verdict.created_at = found.created_at;
+        verdict.entries = found.entries;
+        verdict.warnings.push(
+            "OpenClaw made this archive. It carries no inventory: what is in it is well-formed, but nothing proves that \
+             it is all that was there, or what it was."
+                .to_owned(),
+        );
+    }
+    verdict.databases = databases.checked();
+    databases.refuse_broken()
+}
+
+/// An archive that is about to be read.
+struct Opened<R> {
+    /// All of it, unpacked.
+    input: R,
+    /// Its length.
+    bytes: u64,
+    /// Whether we made it.
+    ours: bool,
+}
+
+fn open<'a>(
+    archive: &Path,
+    most_ratio: u64,
+    gate: &Arc<dyn Gate>,
+    observer: &'a dyn Observer,
+) -> Result<Opened<impl Read + use<'a>>> {
+    let file = File::open(archive).map_err(|error| Error::failed("open the archive", archive, error))?;
+    let bytes = file.metadata().map_err(|error| Error::failed("look at the archive", archive, error))?.len();
+    observer.on(Event::Sealed { bytes });
+    let input = Watched { file, read: 0, gate: Arc::clone(gate), observer };
+    let unpacked = Decoder::new(input).map_err(unreadable)?;
+    let left = bytes.saturating_mul(most_ratio).max(HARMLESS);
+    let mut input = BufReader::with_capacity(256 * 1024, Bounded { inner: unpacked, left });
+    let mut start = Vec::new();
+    input.by_ref().take(LOOKED_AT).read_to_end(&mut start).map_err(unreadable)?;
+    let ours = is_ours(&start);
+    Ok(Opened { input: Cursor::new(start).chain(input), bytes, ours })
+}
+
+/// Reads an archive of ours to its end, with a guest. How far it unpacks is not bounded: nothing is written.
+///
+/// # Errors
+/// What is wrong with it, or that it is not ours.
+pub(crate) fn read_ours(
+    archive: &Path,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    guest: &mut dyn Guest,
+) -> Result<Proof> {
+    let Opened { input, ours, .. } = open(archive, u64::MAX, gate, observer)?;
+    if !ours {
+        return Err(unproven(
+            "it has no inventory, as clawsnap's archives have: `clawsnap verify` looks at it, tar -t lists it",
+        ));
+    }
+    prove_unpacked(input, guest)
+}
+
+/// Whether an archive that begins like this is one of ours, by the name of its root: what comes before the first header
+/// of an entry are records about it.
+fn is_ours(start: &[u8]) -> bool {
+    let mut rest = start;
+    while let Some(header) = rest.get(..BLOCK) {
+        let header = tar::Header::from_byte_slice(header);
+        let kind = header.entry_type();
+        let records = kind.is_pax_local_extensions() || kind.is_pax_global_extensions();
+        if !records && !kind.is_gnu_longname() && !kind.is_gnu_longlink() {
+            let path = header.path_bytes();
+            return path.split(|&c| c == b'/').next().is_some_and(|root| root.ends_with(OUR_ROOT));
+        }
+        let blocks = header.entry_size().ok().and_then(|size| usize::try_from(size.div_ceil(BLOCK as u64)).ok());
+        let next = blocks.and_then(|blocks| blocks.checked_add(1)?.checked_mul(BLOCK));
+        rest = next.and_then(|next| rest.get(next..)).unwrap_or_default();
+    }
+    false
+}
+
+/// Tar's unit.
+const BLOCK: usize = 512;
+
+/// So much is looked at to tell whose an archive is: the records of one entry, and its header.
+const LOOKED_AT: u64 = 256 * 1024;
+
+/// Notes what the archive says of itself, and has its databases checked.
+struct Visitor<'a> {
+    verdict: &'a mut Verdict,
+    databases: &'a mut Databases,
+}
+
+impl Guest for Visitor<'_> {
+    fn entry(&mut self, met: stranger::Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
+        if met.kind == "file" { self.databases.meet(met.path, contents) } else { Ok(()) }
+    }
+
+    fn line(&mut self, line: &crate::archive::Line) -> Result<()> {
+        self.verdict.count(line);
+        if line.fate == "torn" {
+            // Nobody said that it was sound.
+            self.databases.forgive(&line.path.bytes().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, report: &serde_json::Value) {
+        self.verdict.quote(report);
+    }
+}
+
+/// The archive's file, read from its start.
+struct Watched<'a> {
+    file: File,
+    read: u64,
+    gate: Arc<dyn Gate>,
+    observer: &'a dyn Observer,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.gate.pass(&Step { verb: Verb::Read, realm: Realm::Output, dir: b"", name: b"" })?;
+        let n = self.file.read(buffer)?;
+        self.read += n as u64;
+        self.observer.on(Event::ReadBack { bytes: self.read });
+        Ok(n)
+    }
+}
+
+/// Ends a bomb.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
+            io::Error::other(format!(
+                "it unpacks to more than {MOST_RATIO} times its length; if it is yours and holds such files, --any-ratio"
+            ))
+        })?;
+        Ok(n)
+    }
+}

@@ -1,0 +1,272 @@
+//! Verifying: what is whole is proven, and whatever is done to it is refused.
+
+mod support;
+
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clawsnap::freeze::{Check, DatabaseOptions};
+use clawsnap::gate::{CancelFlag, Gate};
+use clawsnap::verify::{Origin, Trust, Verdict, VerifyOptions, verify};
+use support::{Backup, helper, leftovers, write, write_cold};
+
+const ENDINGS: [&str; 4] = ["tar", "tar.zst", "tar.gz", "tar.xz"];
+
+/// A small source, and archives of it.
+struct Scene {
+    top: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let scene = Self { top: tempfile::tempdir().expect("a directory") };
+        let state = scene.path("state");
+        write_cold(&state.join("agents/main/sessions/a.jsonl"), "{\"n\":1}\n{\"n\":2}\n");
+        write(&state.join("agents/main/sessions/hot.jsonl"), "{\"n\":1}\n{\"ha");
+        write_cold(&state.join("two\nlines \u{e9}"), "x");
+        fs::hard_link(state.join("two\nlines \u{e9}"), state.join("same")).expect("links");
+        std::os::unix::fs::symlink("agents", state.join("link")).expect("links");
+        write_cold(&state.join("openclaw.json"), "{}");
+        scene
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.top.path().join(name)
+    }
+
+    fn archive(&self, ending: &str) -> PathBuf {
+        let path = self.path(&format!("a.{ending}"));
+        let report = Backup::of(&self.path("state")).serving_databases().to(&path);
+        assert!(matches!(report.exit_code(), 0 | 3), "{:?}", report.error);
+        path
+    }
+}
+
+fn verdict(archive: &Path) -> Verdict {
+    with(archive, &VerifyOptions::default())
+}
+
+fn with(archive: &Path, options: &VerifyOptions) -> Verdict {
+    let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
+    verify(archive, options, &gate, &())
+}
+
+/// With helpers that check databases.
+fn thorough() -> VerifyOptions {
+    let databases = DatabaseOptions { helper: helper(), check: Check::Quick, ..DatabaseOptions::default() };
+    VerifyOptions { databases, any_ratio: false }
+}
+
+/// A file that is damaged and healed again.
+struct Patient {
+    file: fs::File,
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Patient {
+    fn of(path: &Path) -> Self {
+        let file = OpenOptions::new().read(true).write(true).open(path).expect("opens");
+        Self { file, path: path.to_owned(), bytes: fs::read(path).expect("reads") }
+    }
+
+    fn flipped(&self, bit: usize) -> Verdict {
+        let (at, byte) = (bit / 8, self.bytes[bit / 8]);
+        self.file.write_all_at(&[byte ^ 1 << (bit % 8)], at as u64).expect("writes");
+        let verdict = verdict(&self.path);
+        self.file.write_all_at(&[byte], at as u64).expect("writes");
+        verdict
+    }
+
+    fn cut_to(&self, length: usize) -> Verdict {
+        self.file.set_len(length as u64).expect("cuts");
+        verdict(&self.path)
+    }
+}
+
+#[test]
+fn a_whole_archive_is_proven_and_says_what_it_is() {
+    let scene = Scene::new();
+    for ending in ENDINGS {
+        let verdict = verdict(&scene.archive(ending));
+        assert_eq!((verdict.trust, verdict.exit_code(), verdict.error), (Trust::Proven, 0, None), "{ending}");
+        assert_eq!((verdict.origin, verdict.losses), (Some(Origin::Clawsnap), 0));
+        assert!(verdict.archive_root.is_some_and(|root| root.ends_with("-clawsnap-backup")));
+        assert!(verdict.entries >= 11 && verdict.bytes > 20 && verdict.consistent.as_deref() == Some("instant"));
+    }
+}
+
+#[test]
+fn every_proper_prefix_is_refused() {
+    let scene = Scene::new();
+    for ending in ENDINGS {
+        let patient = Patient::of(&scene.archive(ending));
+        for length in (0..patient.bytes.len()).rev() {
+            let verdict = patient.cut_to(length);
+            assert_eq!(verdict.exit_code(), 4, "{ending} cut to {length} of {}: {verdict:?}", patient.bytes.len());
+        }
+    }
+}
+
+/// What an archive holds, by somebody else's reader. A compressed stream has bits that say nothing, such as the time in
+/// a gzip header: whatever they are, it unpacks to the same bytes.
+fn unpacked(ending: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut unpacked = Vec::new();
+    match ending {
+        "tar.zst" => zstd::stream::copy_decode(bytes, &mut unpacked).expect("unpacks"),
+        "tar.gz" => drop(flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut unpacked).expect("unpacks")),
+        _ => unpacked.extend_from_slice(bytes),
+    }
+    unpacked
+}
+
+#[test]
+fn every_single_bit_counts() {
+    let scene = Scene::new();
+    for ending in ENDINGS {
+        let patient = Patient::of(&scene.archive(ending));
+        let whole = unpacked(ending, &patient.bytes);
+        let mut idle = 0;
+        for bit in 0..patient.bytes.len() * 8 {
+            if patient.flipped(bit).exit_code() != 4 {
+                let mut bytes = patient.bytes.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(unpacked(ending, &bytes) == whole, "{ending}, bit {} of byte {}", bit % 8, bit / 8);
+                idle += 1;
+            }
+        }
+        println!("{ending}: {} bits, of which {idle} say nothing", patient.bytes.len() * 8);
+        assert!(idle < 200, "{idle} bits of {ending} say nothing");
+        assert_eq!(verdict(&patient.path).exit_code(), 0, "healed");
+    }
+}
+
+#[test]
+fn what_is_no_archive_is_no_proof() {
+    let scene = Scene::new();
+    let path = scene.path("something");
+    for contents in [&b""[..], b"text", &[0; 1024], &[0x28, 0xb5, 0x2f, 0xfd], &[0xff; 5000]] {
+        fs::write(&path, contents).expect("writes");
+        assert_eq!(verdict(&path).exit_code(), 4, "{contents:?}");
+    }
+    let missing = verdict(&scene.path("nothing"));
+    assert_eq!((missing.trust, missing.exit_code()), (Trust::Failed, 1));
+    assert!(missing.error.is_some_and(|error| error.contains("cannot open the archive")));
+}
+
+#[test]
+fn a_bomb_is_refused_unless_it_is_expected() {
+    let scene = Scene::new();
+    let file = fs::File::create(scene.path("state/zeros")).expect("creates");
+    file.set_len(300 << 20).expect("grows");
+    let archive = scene.archive("tar.zst");
+    let refused = verdict(&archive);
+    assert_eq!(refused.exit_code(), 4);
+    assert!(refused.error.is_some_and(|error| error.contains("--any-ratio")));
+    assert_eq!(with(&archive, &VerifyOptions { any_ratio: true, ..VerifyOptions::default() }).exit_code(), 0);
+}
+
+#[test]
+fn databases_are_opened_and_a_broken_one_is_refused_unless_it_is_flagged() {
+    let scene = Scene::new();
+    let database = rusqlite::Connection::open(scene.path("state/memory.db")).expect("opens");
+    database.execute_batch("CREATE TABLE t(n); INSERT INTO t VALUES(1)").expect("writes");
+    database.close().expect("closes");
+    let sound = with(&scene.archive("tar"), &thorough());
+    assert_eq!((sound.exit_code(), sound.databases), (0, 1), "{:?}", sound.error);
+
+    let mut bytes = fs::read(scene.path("state/memory.db")).expect("reads");
+    bytes[4096..].fill(0xEE);
+    fs::write(scene.path("state/broken.db"), &bytes).expect("writes");
+    fs::remove_file(scene.path("a.tar")).expect("removes");
+    let flagged = with(&scene.archive("tar"), &thorough());
+    assert_eq!((flagged.exit_code(), flagged.databases, flagged.flagged), (0, 1, 1), "{:?}", flagged.error);
+
+    // The same, made by somebody who did not look.
+    fs::remove_file(scene.path("a.tar")).expect("removes");
+    let unchecked = DatabaseOptions { helper: helper(), check: Check::Off, ..DatabaseOptions::default() };
+    let report = Backup::of(&scene.path("state")).databases(unchecked).to(&scene.path("a.tar"));
+    assert_eq!(report.exit_code(), 0, "{:?}", report.losses);
+    let broken = with(&scene.path("a.tar"), &thorough());
+    assert_eq!(broken.exit_code(), 4);
+    assert!(broken.error.is_some_and(|error| error.contains("broken.db is broken")));
+    assert_eq!(leftovers(&std::env::temp_dir()).len(), 0, "nothing of the check is left");
+}
+
+/// What `openclaw backup create` would write, by hand.
+fn theirs(entries: &[(&str, tar::EntryType, &str)], assets: &[&str]) -> Vec<u8> {
+    const ROOT: &str = "2026-11-24T00-00-00.000Z-openclaw-backup";
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut append = |path: &str, kind: tar::EntryType, text: &str| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(0o600);
+        let bytes = path.as_bytes();
+        header.as_ustar_mut().expect("is ustar").name[..bytes.len()].copy_from_slice(bytes);
+        let is_link = matches!(kind, tar::EntryType::Link | tar::EntryType::Symlink);
+        let contents = if is_link { "" } else { text };
+        if is_link {
+            header.as_ustar_mut().expect("is ustar").linkname[..text.len()].copy_from_slice(text.as_bytes());
+        }
+        header.set_size(contents.len() as u64);
+        header.set_cksum();
+        builder.append(&header, contents.as_bytes()).expect("appends");
+    };
+    for (path, kind, text) in entries {
+        append(&path.replace("ROOT", ROOT), *kind, &text.replace("ROOT", ROOT));
+    }
+    let assets: Vec<_> = assets
+        .iter()
+        .map(|source| serde_json::json!({"kind": "state", "sourcePath": source, "archivePath": format!("{ROOT}/payload/posix{source}")}))
+        .collect();
+    let manifest = serde_json::json!({"schemaVersion": 1, "archiveRoot": ROOT, "createdAt": "now", "assets": assets});
+    append(&format!("{ROOT}/manifest.json"), tar::EntryType::Regular, &manifest.to_string());
+    builder.into_inner().expect("finishes")
+}
+
+#[test]
+fn an_archive_of_openclaws_is_read_by_openclaws_rules_and_said_to_prove_less() {
+    use tar::EntryType::{Directory, Fifo, Link, Regular, Symlink};
+    let scene = Scene::new();
+    let path = scene.path("theirs.tar");
+    let good = [
+        ("ROOT/payload/posix/s", Directory, ""),
+        ("ROOT/payload/posix/s/a", Regular, "a"),
+        ("ROOT/payload/posix/s/b", Link, "ROOT/payload/posix/s/a"),
+        ("ROOT/payload/posix/s/c", Symlink, "/etc/hostname"),
+    ];
+    fs::write(&path, theirs(&good, &["/s"])).expect("writes");
+    let verdict_on_good = verdict(&path);
+    assert_eq!(
+        (verdict_on_good.exit_code(), verdict_on_good.origin),
+        (0, Some(Origin::Openclaw)),
+        "{verdict_on_good:?}"
+    );
+    assert!(verdict_on_good.warnings[0].contains("no inventory"));
+    for (what, bad) in [
+        ("traversal", ("ROOT/../../etc/passwd", Regular, "x")),
+        ("absolute", ("/etc/passwd", Regular, "x")),
+        ("outside the root", ("other/payload/posix/s/x", Regular, "x")),
+        ("twice", ("ROOT/payload/posix/s/a", Regular, "x")),
+        ("beneath a symlink", ("ROOT/payload/posix/s/c/x", Regular, "x")),
+        ("beneath a file", ("ROOT/payload/posix/s/a/x", Regular, "x")),
+        ("a link to nothing", ("ROOT/payload/posix/s/x", Link, "ROOT/payload/posix/s/none")),
+        ("a link to outside", ("ROOT/payload/posix/s/x", Link, "/etc/passwd")),
+        ("a fifo", ("ROOT/payload/posix/s/x", Fifo, "")),
+        ("a backslash", ("ROOT/payload/posix/s\\x", Regular, "x")),
+    ] {
+        let entries: Vec<_> = good.iter().copied().chain([bad]).collect();
+        fs::write(&path, theirs(&entries, &["/s"])).expect("writes");
+        assert_eq!(verdict(&path).exit_code(), 4, "{what}");
+    }
+    fs::write(&path, theirs(&good, &["/elsewhere"])).expect("writes");
+    assert_eq!(verdict(&path).exit_code(), 4, "an asset without an entry");
+    let whole = theirs(&good, &["/s"]);
+    for length in [whole.len() - 1024, whole.len() - 2048, 512, 100] {
+        fs::write(&path, &whole[..length]).expect("writes");
+        assert_eq!(verdict(&path).exit_code(), 4, "cut to {length}");
+    }
+}
