@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::choice::{self, Capture, Facts, Mode};
 use super::content::{self, Fingerprint, Permit, Pool, Reading};
-use super::database::{Databases, MAGIC, SIDECARS};
+use super::database::{Databases, MAGIC, SIDECARS, Spot, is_sidecar};
 use super::refusal::{Meaning, meaning};
 use super::staging::Staging;
 use super::tree::{Entry, Held, Marks};
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::fate::Fate;
-use crate::gate::Verb;
+use crate::gate::{self, Verb};
 use crate::plan::Class;
 use crate::sys::{self, Dir, Reader};
 
@@ -111,6 +111,8 @@ pub(crate) struct Capturer<'a> {
     pub(crate) settings: &'a Settings,
     /// The number of the root that the directory is below.
     pub(crate) root: u16,
+    /// The root's directory.
+    pub(crate) base: &'a Dir,
     /// The live directory.
     pub(crate) dir: &'a Dir,
     /// Where captures are put, if there is a place at all.
@@ -316,7 +318,9 @@ impl Capturer<'_> {
         if !databases.are_served() {
             return Err(io::Error::other("no helper is known")).by(Verb::Spawn);
         }
-        let database = databases.take(self.root, self.dir, found.name, found.stat, self.tick, staging);
+        let (base, dir) = (self.base.clone(), self.dir.path().clone());
+        let spot = Spot { root: self.root, base, dir, name: found.name.into() };
+        let database = databases.take(spot, found.stat, self.tick, staging);
         let held = Held::Database(database.by(Verb::Create)?);
         let xattrs = boxed(found.database.cloned().unwrap_or_default());
         Ok(Some(Entry { xattrs, ..entry(found.stat, held, Marks::default()) }))
@@ -352,8 +356,31 @@ impl Capturer<'_> {
         match found.by(Verb::Open) {
             Ok(found) => Ok(found),
             Err(refusal) if matches!(refusal.meaning(), Meaning::Vanished | Meaning::Cancelled) => Err(refusal),
-            // What cannot be read is nobody's database here; its capture will say so.
-            Err(_) => Ok(None),
+            // What we may not read is nobody's database here; its capture will say so.
+            Err(refusal) if refusal.meaning() == Meaning::Denied => Ok(None),
+            // Not knowing is no leave to link it.
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Whether `name` is what its ending says: the log, journal or index of a database.
+    ///
+    /// # Errors
+    /// Only the cancellation of the run: what cannot be looked at is captured, or not, as any other file.
+    pub(crate) fn is_sidecar(&self, name: &[u8]) -> io::Result<bool> {
+        let look = || -> io::Result<bool> {
+            let stat = self.dir.stat(name)?;
+            let mut start = [0; 8];
+            let filled = match stat.kind {
+                Kind::File => self.dir.open_file(name)?.fill_at(&mut start, 0)?,
+                _ => return Ok(false),
+            };
+            Ok(is_sidecar(name, &start[..filled]))
+        };
+        match look() {
+            Err(error) if gate::is_cancelled(&error) => Err(error),
+            // One that may not be read beside a database that could be copied was read by somebody who may.
+            other => Ok(other.unwrap_or(true)),
         }
     }
 }

@@ -325,9 +325,14 @@ fn finish(freezer: Freezer<'_>, settled: settle::Settled, width_us: u64) -> Froz
 /// gets entries of its own.
 fn take_in_copies(node: &mut Node) {
     let mut parts = Vec::new();
+    let mut left_out = Vec::new();
     for entry in &mut node.entries {
         let Held::Database(database) = &entry.held else { continue };
-        let Ok(finished) = database.finished() else { continue };
+        let finished = database.finished();
+        if finished.as_ref().map_or(true, |finished| finished.copied.way == Way::Raw) {
+            left_out.extend((0..database::SIDECARS.len()).map(|number| database::sidecar(&entry.name, number)));
+        }
+        let Ok(finished) = finished else { continue };
         entry.stat = finished.stat;
         parts.extend(finished.parts.iter().map(|(number, stat, staged)| Entry {
             name: database::sidecar(&entry.name, *number).into(),
@@ -341,6 +346,14 @@ fn take_in_copies(node: &mut Node) {
     for part in parts {
         node.notes.remove(&part.name);
         node.entries.push(part);
+    }
+    // Nothing was folded into bytes: what is not among them is not in the archive.
+    for name in left_out {
+        if let Some(note) = node.notes.get_mut(&*name)
+            && matches!(note, Fate::Folded(_))
+        {
+            *note = Fate::Lost("its database could only be copied raw, and this not at all".into());
+        }
     }
     node.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
 }

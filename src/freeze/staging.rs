@@ -178,6 +178,14 @@ impl Staging {
         self.dir.open_dir((staged.0 / SHARD).to_string().as_bytes())
     }
 
+    /// Bytes that could still be written here.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(crate) fn free_space(&self) -> io::Result<u64> {
+        self.dir.free_space()
+    }
+
     /// Links `name` in `from` to a place here.
     pub(crate) fn link(&self, from: &Dir, name: &[u8], to: Staged) -> io::Result<()> {
         from.link(name, &self.dir, to.name().as_bytes())

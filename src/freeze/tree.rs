@@ -28,12 +28,12 @@ pub(crate) struct Node {
     pub(crate) stat: Option<Stat>,
     /// Its extended attributes.
     pub(crate) xattrs: Xattrs,
+    /// What it holds, sorted by name. Before the place, so that helpers are gone before their staging directory is.
+    pub(crate) entries: Vec<Entry>,
     /// Where its files are staged.
     pub(crate) place: Place,
     /// Where it stands.
     pub(crate) state: State,
-    /// What it holds, sorted by name.
-    pub(crate) entries: Vec<Entry>,
     /// What became of the other names that it was seen to hold.
     pub(crate) notes: BTreeMap<Box<[u8]>, Fate>,
     /// Names that were listed and then not there: the next listing decides.

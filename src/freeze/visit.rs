@@ -37,6 +37,8 @@ pub(crate) struct Wanted {
     class: Class,
     /// Names that are its log, its journal and the like if it is a database.
     sidecars: Vec<(Box<[u8]>, Class)>,
+    /// It is named like the log or the journal of a database that is held already.
+    of_held: bool,
 }
 
 /// A directory that was opened, and how it looked before it was listed.
@@ -320,7 +322,7 @@ impl Freezer<'_> {
             compared.kept.push(directory_entry(listed.name.clone(), listed.ino, &opened.stat, child));
             return;
         }
-        compared.wanted.push(Wanted { at, name: Box::default(), class, sidecars: Vec::new() });
+        compared.wanted.push(Wanted { at, name: Box::default(), class, sidecars: Vec::new(), of_held: false });
     }
 
     fn kind_of(&self, opened: &Opened, listed: &Listed) -> io::Result<Option<Kind>> {
@@ -385,9 +387,11 @@ impl Freezer<'_> {
     }
 
     fn capture(&self, id: NodeId, dir: &Dir, place: &Place, wanted: Vec<Wanted>, worker: usize) -> io::Result<()> {
+        let root = self.nodes()[id as usize].root;
         let capturer = Capturer {
             settings: &self.settings,
-            root: self.nodes()[id as usize].root,
+            root,
+            base: self.bases[usize::from(root)].dir()?,
             dir,
             staging: place.staging.as_ref(),
             same_mount: place.same_mount,
@@ -400,10 +404,11 @@ impl Freezer<'_> {
             Outcome::Taken(entry) => taken.push(Entry { name, ..entry }),
             other => outcomes.push((name, other)),
         };
-        for Wanted { name, class, sidecars, .. } in wanted {
-            let outcome = capturer.capture(&name, class, false)?;
+        for Wanted { name, class, sidecars, of_held, .. } in wanted {
+            let outcome =
+                if of_held { of_database(&capturer, &name, class)? } else { capturer.capture(&name, class, false)? };
             for (sidecar, class) in sidecars {
-                let outcome = capture_sidecar(&capturer, &name, &outcome, &sidecar, class)?;
+                let outcome = capture_sidecar(&capturer, &outcome, &sidecar, class)?;
                 sort(sidecar, outcome);
             }
             sort(name, outcome);
@@ -446,7 +451,7 @@ impl Freezer<'_> {
 /// Puts names that would be the log or the journal of another one, were that a database, with that one: whether it is
 /// shows when it is captured.
 fn group_sidecars(compared: &mut Compared) {
-    let Compared { kept, wanted, discarded, notes, .. } = compared;
+    let Compared { kept, wanted, discarded, .. } = compared;
     let (sidecars, mut rest): (Vec<_>, Vec<_>) =
         std::mem::take(wanted).into_iter().partition(|found| sidecar_of(&found.name).is_some());
     let is_held = |base: &[u8]| {
@@ -458,8 +463,7 @@ fn group_sidecars(compared: &mut Compared) {
         let base = sidecar_of(&sidecar.name).unwrap_or_default();
         match rest.binary_search_by(|found| (*found.name).cmp(base)) {
             Ok(at) => rest[at].sidecars.push((sidecar.name, sidecar.class)),
-            Err(_) if is_held(base) => drop(notes.insert(sidecar.name.clone(), folded_into(base))),
-            Err(_) => alone.push(sidecar),
+            Err(_) => alone.push(Wanted { of_held: is_held(base), ..sidecar }),
         }
     }
     // One that was captured before there was a database for it.
@@ -477,20 +481,22 @@ fn group_sidecars(compared: &mut Compared) {
     *wanted = rest;
 }
 
-/// Captures what would be the log or the journal of `base`, now that it is known what that is.
-fn capture_sidecar(
-    capturer: &Capturer<'_>,
-    base: &[u8],
-    outcome: &Outcome,
-    name: &[u8],
-    class: Class,
-) -> io::Result<Outcome> {
+/// Captures what would be the log or the journal of a name, now that it is known what that is.
+fn capture_sidecar(capturer: &Capturer<'_>, outcome: &Outcome, name: &[u8], class: Class) -> io::Result<Outcome> {
     match outcome {
-        Outcome::Taken(entry) if matches!(entry.held, Held::Database(_)) => Ok(Outcome::Noted(folded_into(base))),
+        Outcome::Taken(entry) if matches!(entry.held, Held::Database(_)) => of_database(capturer, name, class),
         Outcome::Taken(entry) => capturer.capture(name, class, entry.marks.database),
         Outcome::Noted(_) => capturer.capture(name, class, false),
         // The next listing decides about both.
         Outcome::Moved => Ok(Outcome::Moved),
+    }
+}
+
+/// The log, journal or index of a database is in the copy of that; what only has such a name is a file as any other.
+fn of_database(capturer: &Capturer<'_>, name: &[u8], class: Class) -> io::Result<Outcome> {
+    match capturer.is_sidecar(name)? {
+        true => Ok(Outcome::Noted(folded_into(sidecar_of(name).unwrap_or(name)))),
+        false => capturer.capture(name, class, false),
     }
 }
 

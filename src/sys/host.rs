@@ -34,6 +34,17 @@ pub(crate) fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Forgoes the right to give files to others, for this thread and those that it starts: SQLite, as root, hands the log
+/// that it opens to the owner of its database.
+pub(crate) fn forgo_ownership() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let Ok(mut sets) = capabilities(None) else { return };
+    sets.effective -= CapabilitySet::CHOWN;
+    sets.permitted -= CapabilitySet::CHOWN;
+    // Whoever may not change its rights had none to forgo.
+    let _forgone = set_capabilities(None, sets);
+}
+
 /// Raises the soft limit of open descriptors to the hard one; returns the limit in force.
 pub(crate) fn raise_descriptor_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);

@@ -25,6 +25,8 @@ pub enum Habit {
     Writes,
     /// Writes the number of each step to three databases and a session, in this order, every five milliseconds.
     Steps,
+    /// The same with one database, which is opened for each step and closed again.
+    Reopens,
     /// Makes sessions and rows that speak of them, and removes both.
     Sessions,
     /// Has committed to a log that was never checkpointed, and does nothing more.
@@ -36,8 +38,8 @@ pub enum Habit {
 }
 
 impl Habit {
-    const ALL: [Self; 6] =
-        [Self::Writes, Self::Steps, Self::Sessions, Self::KeepsLog, Self::InTransaction, Self::Locks];
+    const ALL: [Self; 7] =
+        [Self::Writes, Self::Steps, Self::Reopens, Self::Sessions, Self::KeepsLog, Self::InTransaction, Self::Locks];
 }
 
 /// A running owner. Dropping it kills it.
@@ -101,6 +103,7 @@ pub fn serve() {
     match habit {
         Habit::Writes => writes(&dir, journal),
         Habit::Steps => steps(&dir, journal),
+        Habit::Reopens => reopens(&dir, journal),
         Habit::Sessions => sessions(&dir, journal),
         Habit::KeepsLog => keeps_log(&dir, journal),
         Habit::InTransaction => in_transaction(&dir, journal),
@@ -164,6 +167,16 @@ fn steps(dir: &Path, journal: &str) {
     fs::create_dir_all(session.parent().expect("a parent")).expect("makes");
     work(dir, Duration::from_millis(5), |n| {
         databases.iter().for_each(|database| put(database, n));
+        append(&session, &format!("{{\"step\":{n}}}\n"));
+    });
+}
+
+fn reopens(dir: &Path, journal: &str) {
+    let session = dir.join("agents/main/sessions/steps.jsonl");
+    work(dir, Duration::from_micros(200), |n| {
+        let connection = open(&dir.join("owned.sqlite"), journal);
+        put(&connection, n);
+        connection.close().expect("closes");
         append(&session, &format!("{{\"step\":{n}}}\n"));
     });
 }

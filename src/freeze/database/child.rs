@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 use super::source::{INDEX_HEADER, Mode, Source, Trouble};
 use super::words::{Ask, Copied, Say, Task, Way};
 use crate::gate::{CancelFlag, Gate, Realm};
-use crate::sys::Dir;
+use crate::sys::{self, Dir};
 
 /// How long a lock that the owner waits for is kept for the main process to find the instant.
 const LONGEST_LOCK: Duration = Duration::from_millis(500);
 
 /// How often a transaction is begun anew because there was a commit while it began.
 const PIN_ATTEMPTS: u32 = 32;
+
+/// How soon a way is tried again that was not passable.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// How long a pin waits for a lock. It is asked for again while the tree comes to rest.
 const PIN_WAIT: Duration = Duration::from_millis(50);
@@ -29,6 +32,7 @@ const PIN_WAIT: Duration = Duration::from_millis(50);
 pub fn serve(source: OwnedFd, staging: OwnedFd, channel: OwnedFd) -> io::Result<()> {
     let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
     let staging = Dir::adopt(staging, Realm::Staging, Arc::clone(&gate));
+    sys::forgo_ownership();
     // Belt and braces: SQLite is only ever asked to read there. But one that opens a database which its owner closes
     // at that moment would make an empty log beside it.
     let _as_far_as_the_kernel_can = staging.confine_writes();
@@ -129,11 +133,12 @@ impl Server {
             Ok(Mode::Rollback) => {
                 let since = Instant::now();
                 let made = self.back_up();
+                self.locked += since.elapsed();
                 if made.is_err() {
                     self.source.disconnect();
                     return Say::Loose;
                 }
-                self.state = State::Made(Some(since));
+                self.state = State::Made(Some(Instant::now()));
                 Say::Pinned { locked: true }
             }
             Err(Trouble::Busy(words)) => Say::Refused(words),
@@ -191,24 +196,35 @@ impl Server {
         }
     }
 
-    /// From the best way to the last but one: by SQLite's own locks, or by the files while they rest.
+    /// From the best way to the last but one: by SQLite's own locks, or by the files while they rest. Its owner may come
+    /// and go, so both are tried in turn until the time is over.
     fn ladder(&mut self) -> Result<Way, Trouble> {
-        let timeout = Duration::from_millis(self.task.timeout_ms);
-        match self.source.connect(timeout) {
-            Ok(Mode::Wal) => self.back_up().map(|()| Way::Snapshot),
-            Ok(Mode::Rollback) => {
-                let since = Instant::now();
-                let made = self.back_up();
-                self.source.disconnect();
-                self.locked += since.elapsed();
-                made.map(|()| Way::Locked)
+        let deadline = Instant::now() + Duration::from_millis(self.task.timeout_ms);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let outcome = match self.source.connect(left) {
+                Ok(Mode::Wal) => return self.back_up().map(|()| Way::Snapshot),
+                Ok(Mode::Rollback) => return self.under_lock().map(|()| Way::Locked),
+                Err(Trouble::Files(_)) => {
+                    let channel = &mut self.channel;
+                    self.source.copy_files(&mut || alive(channel))
+                }
+                Err(other) => Err(other),
+            };
+            match outcome {
+                Err(Trouble::Busy(_)) if !left.is_zero() => alive(&mut self.channel),
+                other => return other,
             }
-            Err(Trouble::Files(_)) => {
-                let channel = &mut self.channel;
-                self.source.copy_files(timeout, &mut || alive(channel))
-            }
-            Err(other) => Err(other),
+            std::thread::sleep(AGAIN);
         }
+    }
+
+    fn under_lock(&mut self) -> Result<(), Trouble> {
+        let since = Instant::now();
+        let made = self.back_up();
+        self.source.disconnect();
+        self.locked += since.elapsed();
+        made
     }
 
     fn check(&mut self, way: Way) -> Result<Copied, Trouble> {

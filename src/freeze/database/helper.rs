@@ -10,21 +10,28 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::words::{Ask, Say};
-use crate::gate::{Realm, Step, Verb};
+use crate::gate::{Gate, Realm, Step, Verb};
 use crate::sys::Dir;
 
 /// How often somebody who waits for an answer asks whether the run was cancelled.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A helper that says nothing for this long, beyond what it may wait for a lock, hangs.
+/// A helper that says nothing for this long hangs; beyond what it may wait for a lock, and what a disk takes that reads
+/// so many bytes a second.
 const GRACE: Duration = Duration::from_secs(10);
+const SLOWEST: u64 = 10 << 20;
 
 /// A running helper. Dropping it ends it.
 pub(super) struct Helper {
+    gate: Arc<dyn Gate>,
+    /// The database's path below its root, for the gate.
+    path: Vec<u8>,
     child: Child,
     channel: BufReader<UnixStream>,
     /// What came of a line whose end is still to come.
@@ -33,7 +40,8 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    /// Starts `program` on a database in `source`, with `staging` to write into.
+    /// Starts `program` on the database `name` in `source`, with `staging` to write into. A database of `size` bytes takes
+    /// its time.
     ///
     /// # Errors
     /// It cannot be started; the cancellation of the run.
@@ -41,10 +49,12 @@ impl Helper {
         program: &[OsString],
         source: &Dir,
         staging: &Dir,
-        timeout: Duration,
         name: &[u8],
+        timeout: Duration,
+        size: u64,
     ) -> io::Result<Self> {
-        pass(source, Verb::Spawn, name)?;
+        let (gate, path) = (Arc::clone(source.gate()), source.path().join(name).as_bytes().to_vec());
+        pass(&*gate, Verb::Spawn, &path)?;
         let (program, arguments) = program.split_first().ok_or_else(|| io::Error::other("no helper is known"))?;
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(TICK))?;
@@ -54,16 +64,19 @@ impl Helper {
             .stdin(Stdio::from(source.hand_over()?))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .stderr(Stdio::from(staging.hand_over()?))
+            // What the terminal sends is for the main process: a helper that is stopped would keep its lock.
+            .process_group(0)
             .spawn()?;
-        Ok(Self { child, channel: BufReader::new(ours), line: Vec::new(), patience: timeout + GRACE })
+        let patience = timeout + GRACE + Duration::from_secs(size / SLOWEST);
+        Ok(Self { gate, path, child, channel: BufReader::new(ours), line: Vec::new(), patience })
     }
 
     /// Asks, without waiting for the answer.
     ///
     /// # Errors
     /// The helper is gone; the cancellation of the run.
-    pub(super) fn send(&mut self, source: &Dir, name: &[u8], ask: &Ask) -> io::Result<()> {
-        pass(source, Verb::Ask, name)?;
+    pub(super) fn send(&mut self, ask: &Ask) -> io::Result<()> {
+        pass(&*self.gate, Verb::Ask, &self.path)?;
         let mut text = serde_json::to_vec(ask)?;
         text.push(b'\n');
         self.channel.get_mut().write_all(&text)
@@ -73,7 +86,7 @@ impl Helper {
     ///
     /// # Errors
     /// The helper is gone, speaks in tongues, or has said nothing for too long; the cancellation of the run.
-    pub(super) fn receive(&mut self, source: &Dir, name: &[u8]) -> io::Result<Say> {
+    pub(super) fn receive(&mut self) -> io::Result<Say> {
         let mut heard = Instant::now();
         loop {
             match self.channel.read_until(b'\n', &mut self.line) {
@@ -84,10 +97,11 @@ impl Helper {
                         return Ok(said);
                     }
                     heard = Instant::now();
+                    pass(&*self.gate, Verb::Ask, &self.path)?;
                 }
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    pass(source, Verb::Ask, name)?;
+                    pass(&*self.gate, Verb::Ask, &self.path)?;
                     if heard.elapsed() > self.patience {
                         let seconds = self.patience.as_secs();
                         return Err(io::Error::other(format!("its helper said nothing for {seconds} s")));
@@ -117,6 +131,6 @@ impl Drop for Helper {
     }
 }
 
-fn pass(source: &Dir, verb: Verb, name: &[u8]) -> io::Result<()> {
-    source.gate().pass(&Step { verb, realm: Realm::Source, dir: source.path().as_bytes(), name })
+fn pass(gate: &dyn Gate, verb: Verb, path: &[u8]) -> io::Result<()> {
+    gate.pass(&Step { verb, realm: Realm::Source, dir: b"", name: path })
 }

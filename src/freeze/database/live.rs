@@ -1,13 +1,14 @@
 //! One database of the source: what holds it, and what became of it.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::helper::Helper;
 use super::stamps::Stamps;
 use super::words::{Ask, Copied, Say, Task, Way};
-use super::{DatabaseOptions, tolerate};
+use super::{DatabaseOptions, SIDECARS, sidecar, tolerate};
 use crate::entry::{Stat, Timestamp};
 use crate::fate::Fate;
 use crate::freeze::content::{self, Permit, Pool};
@@ -16,6 +17,12 @@ use crate::freeze::staging::{Staged, Staging};
 use crate::gate;
 use crate::relpath::RelPath;
 use crate::sys::Dir;
+
+/// Copying a database under its owner's eyes for longer than this is not done twice.
+const COSTLY: Duration = Duration::from_millis(500);
+
+/// What a copy leaves free, at least, of the filesystem that the owner lives on; a small one needs no more than itself.
+const RESERVE: u64 = 64 << 20;
 
 /// What holds the state of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,11 +52,30 @@ pub(crate) struct Finished {
     pub(crate) parts: Vec<(usize, Stat, Staged)>,
 }
 
+/// Where a database is: its directory is opened anew whenever it is needed, as there may be more databases than
+/// descriptors.
+pub(crate) struct Spot {
+    /// The number of its root.
+    pub(crate) root: u16,
+    /// The root's directory.
+    pub(crate) base: Dir,
+    /// Its directory below that.
+    pub(crate) dir: RelPath,
+    /// Its name there.
+    pub(crate) name: Box<[u8]>,
+}
+
+impl Spot {
+    fn open(&self) -> io::Result<Dir> {
+        self.base.open_dir(self.dir.as_bytes())
+    }
+}
+
 /// A database that is frozen, or about to be.
 pub(crate) struct Database {
-    root: u16,
-    dir: Dir,
-    name: Box<[u8]>,
+    /// First of all, so that a helper is gone before the staging directory is, in which it writes.
+    hold: Mutex<Hold>,
+    spot: Spot,
     /// Its metadata when it was found.
     found: Stat,
     tick: Duration,
@@ -57,7 +83,6 @@ pub(crate) struct Database {
     /// The place of the copy, in the private directory of its helper.
     staged: Staged,
     run: Arc<Run>,
-    hold: Mutex<Hold>,
     finished: Mutex<Option<Result<Arc<Finished>, String>>>,
 }
 
@@ -65,9 +90,13 @@ pub(crate) struct Database {
 struct Hold {
     pin: Pin,
     stamps: Option<Stamps>,
-    helper: Option<(Helper, Permit)>,
+    /// Its helper; during the freeze there may be so many at most.
+    helper: Option<(Helper, Option<Permit>)>,
     /// Its helper had to lock it: it takes longer, and is asked first.
     locks: bool,
+    /// Copying it under that lock took so long that it is not done again.
+    costly: bool,
+    asked: Instant,
 }
 
 /// What all databases of a run have in common.
@@ -75,8 +104,10 @@ pub(super) struct Run {
     pub(super) options: DatabaseOptions,
     /// What was modified at or after this moment is pinned by a helper.
     pub(super) hot_since: Timestamp,
-    /// Helpers that there may still be.
+    /// Helpers that there may still be before the freeze is over.
     pub(super) helpers: Arc<Pool>,
+    /// Bytes that are going to be written by copies under way.
+    pub(super) claimed: AtomicU64,
 }
 
 impl Database {
@@ -86,28 +117,26 @@ impl Database {
     /// # Errors
     /// There is no room for its copy; the cancellation of the run.
     pub(super) fn new(
-        root: u16,
-        dir: &Dir,
-        name: &[u8],
+        spot: Spot,
         found: Stat,
         tick: Duration,
         staging: &Arc<Staging>,
         run: &Arc<Run>,
     ) -> io::Result<Self> {
+        let asked = Instant::now();
+        let hold = Hold { pin: Pin::None, stamps: None, helper: None, locks: false, costly: false, asked };
         let database = Self {
-            root,
-            dir: dir.clone(),
-            name: name.into(),
+            hold: Mutex::new(hold),
+            spot,
             found,
             tick,
             staging: Arc::clone(staging),
             staged: staging.private()?,
             run: Arc::clone(run),
-            hold: Mutex::new(Hold { pin: Pin::None, stamps: None, helper: None, locks: false }),
             finished: Mutex::default(),
         };
         if found.mtime >= run.hot_since {
-            tolerate(database.start(&mut database.hold()))?;
+            database.start_if_allowed(&mut database.hold())?;
         }
         Ok(database)
     }
@@ -115,11 +144,6 @@ impl Database {
     /// Where the copy is, or will be.
     pub(crate) fn staged(&self) -> Staged {
         self.staged
-    }
-
-    /// Its root, and its path below that.
-    fn path(&self) -> (u16, RelPath) {
-        (self.root, self.dir.path().join(&self.name))
     }
 
     /// What became of it, once it is copied.
@@ -136,21 +160,30 @@ impl Database {
     }
 
     fn look(&self) -> io::Result<Stamps> {
-        Stamps::look(&self.dir, &self.name, self.tick)
+        match self.spot.open() {
+            Err(error) if gate::is_cancelled(&error) => Err(error),
+            Err(_) => Ok(Stamps::default()),
+            Ok(dir) => Stamps::look(&dir, &self.spot.name, self.tick),
+        }
     }
 
     /// Starts its helper, if there may be another one.
-    fn start(&self, hold: &mut Hold) -> io::Result<()> {
-        if hold.helper.is_some() {
-            return Ok(());
+    fn start_if_allowed(&self, hold: &mut Hold) -> io::Result<()> {
+        if hold.helper.is_none()
+            && let Some(permit) = self.run.helpers.take(1)
+        {
+            tolerate(self.start(hold, Some(permit)))?;
         }
-        let permit = self.run.helpers.take(1).ok_or_else(|| io::Error::other("too many helpers are at work"))?;
+        Ok(())
+    }
+
+    fn start(&self, hold: &mut Hold, permit: Option<Permit>) -> io::Result<()> {
         let DatabaseOptions { helper, timeout, check } = &self.run.options;
-        let shard = self.staging.shard_of(self.staged)?;
-        let mut started = Helper::start(helper, &self.dir, &shard, *timeout, &self.name)?;
+        let (dir, shard) = (self.spot.open()?, self.staging.shard_of(self.staged)?);
+        let size = hold.stamps.as_ref().map_or(self.found.size, Stamps::size);
+        let mut started = Helper::start(helper, &dir, &shard, &self.spot.name, *timeout, size)?;
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let task = Task::new(&self.name, self.found.id(), timeout_ms, *check);
-        started.send(&self.dir, &self.name, &Ask::Serve(task))?;
+        started.send(&Ask::Serve(Task::new(&self.spot.name, self.found.id(), timeout_ms, *check)))?;
         hold.helper = Some((started, permit));
         Ok(())
     }
@@ -160,20 +193,24 @@ impl Database {
     pub(super) fn ask_to_pin(&self) -> io::Result<bool> {
         let stamps = self.look()?;
         let mut hold = self.hold();
+        if hold.costly {
+            hold.pin = Pin::Refused;
+            return Ok(false);
+        }
         let hot = stamps.newest().is_some_and(|newest| newest >= self.run.hot_since);
         hold.stamps = Some(stamps);
         hold.pin = Pin::Loose;
-        if !hot {
-            return Ok(false);
+        if hot {
+            self.start_if_allowed(&mut hold)?;
         }
-        tolerate(self.start(&mut hold))?;
+        hold.asked = Instant::now();
         self.send(&mut hold, &Ask::Pin)
     }
 
     /// Asks its helper; says whether there is one that could be asked.
     fn send(&self, hold: &mut Hold, ask: &Ask) -> io::Result<bool> {
         let Some((helper, _)) = &mut hold.helper else { return Ok(false) };
-        let sent = tolerate(helper.send(&self.dir, &self.name, ask))?.is_some();
+        let sent = tolerate(helper.send(ask))?.is_some();
         if !sent {
             hold.helper = None;
         }
@@ -183,7 +220,7 @@ impl Database {
     /// Waits for its helper's answer; `None` if that is lost.
     fn receive(&self, hold: &mut Hold) -> io::Result<Option<Say>> {
         let Some((helper, _)) = &mut hold.helper else { return Ok(None) };
-        let said = tolerate(helper.receive(&self.dir, &self.name))?;
+        let said = tolerate(helper.receive())?;
         if said.is_none() {
             hold.helper = None;
         }
@@ -195,6 +232,7 @@ impl Database {
         hold.pin = match self.receive(&mut hold)? {
             Some(Say::Pinned { locked }) => {
                 hold.locks = locked;
+                hold.costly = locked && hold.asked.elapsed() > COSTLY;
                 Pin::Held
             }
             Some(Say::Refused(_)) => Pin::Refused,
@@ -212,7 +250,10 @@ impl Database {
     /// Whether nothing was committed since it was pinned.
     pub(super) fn rests(&self, asked: bool) -> io::Result<bool> {
         if asked {
-            return Ok(self.receive(&mut self.hold())? == Some(Say::Rests(true)));
+            let said = self.receive(&mut self.hold())?;
+            // The lock may be gone by now. But a commit with a rollback journal begins with the first page of the file.
+            let past_the_lock = said == Some(Say::Rests(false)) && self.locks();
+            return if past_the_lock { self.main_rests() } else { Ok(said == Some(Say::Rests(true))) };
         }
         let now = self.look()?;
         let hold = self.hold();
@@ -220,22 +261,30 @@ impl Database {
         Ok(hold.pin == Pin::Loose && unmoved)
     }
 
+    fn main_rests(&self) -> io::Result<bool> {
+        let now = self.look()?;
+        Ok(self.hold().stamps.as_ref().is_some_and(|pinned| pinned.same_main(&now) && !pinned.young))
+    }
+
     pub(super) fn restless(&self) -> Restless {
         let why = match self.hold() {
             hold if hold.pin == Pin::Refused => Why::Locked,
-            hold if hold.stamps.as_ref().is_some_and(|stamps| stamps.young) => Why::Young,
+            hold if hold.pin == Pin::Loose && hold.stamps.as_ref().is_some_and(|stamps| stamps.young) => Why::Young,
             _ => Why::Contents,
         };
-        let (root, path) = self.path();
-        Restless { root, path, why }
+        Restless { root: self.spot.root, path: self.spot.dir.join(&self.spot.name), why }
     }
 
     pub(super) fn is_young(&self) -> bool {
-        self.hold().stamps.as_ref().is_some_and(|stamps| stamps.young)
+        self.restless().why == Why::Young
     }
 
     pub(super) fn is_refused(&self) -> bool {
         self.hold().pin == Pin::Refused
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.hold().pin == Pin::Held
     }
 
     pub(super) fn locks(&self) -> bool {
@@ -245,10 +294,7 @@ impl Database {
     /// Lets its owner commit again.
     pub(super) fn release(&self) -> io::Result<()> {
         let mut hold = self.hold();
-        if !hold.locks {
-            return Ok(());
-        }
-        if self.send(&mut hold, &Ask::Release)? {
+        if hold.locks && self.send(&mut hold, &Ask::Release)? {
             self.receive(&mut hold)?;
         }
         Ok(())
@@ -271,6 +317,7 @@ impl Database {
         let mut hold = self.hold();
         // A pin ends with its helper.
         let held = hold.pin == Pin::Held && hold.helper.is_some();
+        let _claim = Claim::of(&self.run, &self.staging, self.look()?.size())?;
         let said = self.ask_for_copy(&mut hold, &Ask::Copy)?;
         let said = match said {
             Say::Failed(reason) => {
@@ -290,11 +337,9 @@ impl Database {
 
     /// What its helper says in the end; a helper that cannot be had or is lost has failed.
     fn ask_for_copy(&self, hold: &mut Hold, ask: &Ask) -> io::Result<Say> {
-        let asked = self.start(hold).and_then(|()| match &mut hold.helper {
-            Some((helper, _)) => {
-                helper.send(&self.dir, &self.name, ask)?;
-                helper.receive(&self.dir, &self.name)
-            }
+        let started = if hold.helper.is_some() { Ok(()) } else { self.start(hold, None) };
+        let asked = started.and_then(|()| match &mut hold.helper {
+            Some((helper, _)) => helper.send(ask).and_then(|()| helper.receive()),
             None => Err(io::Error::other("no helper is at work")),
         });
         match asked {
@@ -312,15 +357,13 @@ impl Database {
             Say::Failed(reason) => return self.raw_at_last(&reason, stat),
             other => (torn(&format!("its helper said {other:?}")), raw(), Vec::new()),
         };
-        let staged = self.staged();
-        let parts = parts.into_iter().filter_map(|number| self.part(number, stat, now));
-        let parts = parts.collect();
-        let size = self.staging.stat(staged)?.size;
-        Ok(Finished { fate, stat: resized(stat, size), staged, copied, parts })
+        let parts = parts.into_iter().filter_map(|number| self.part(number, stat, now)).collect();
+        let size = self.staging.stat(self.staged)?.size;
+        Ok(Finished { fate, stat: resized(stat, size), staged: self.staged, copied, parts })
     }
 
     fn part(&self, number: usize, main: Stat, now: &Stamps) -> Option<(usize, Stat, Staged)> {
-        let staged = self.staged().after(u32::try_from(number).ok()? + 1);
+        let staged = self.staged.after(u32::try_from(number).ok()? + 1);
         let size = self.staging.stat(staged).ok()?.size;
         let like = now.others.get(number).copied().flatten().unwrap_or(main);
         Some((number, resized(like, size), staged))
@@ -329,9 +372,44 @@ impl Database {
     /// The bytes, read by this process as a last resort. It never has a connection, so there is no lock that it could
     /// drop.
     fn raw_at_last(&self, reason: &str, stat: Stat) -> io::Result<Finished> {
-        let reading = content::copy(&self.dir.open_file(&self.name)?, &self.staging, 0)?;
-        let stat = resized(stat, reading.stat.size);
-        Ok(Finished { fate: torn(reason), stat, staged: reading.contents, copied: raw(), parts: Vec::new() })
+        let dir = self.spot.open()?;
+        let copy = |name: &[u8]| content::copy(&dir.open_file(name)?, &self.staging, 0);
+        let main = copy(&self.spot.name)?;
+        let mut parts = Vec::new();
+        for number in 0..SIDECARS.len() {
+            let part = tolerate(copy(&sidecar(&self.spot.name, number)))?;
+            parts.extend(part.map(|part| (number, part.stat, part.contents)));
+        }
+        let stat = resized(stat, main.stat.size);
+        Ok(Finished { fate: torn(reason), stat, staged: main.contents, copied: raw(), parts })
+    }
+}
+
+/// Room in staging that a copy under way is going to take. What is left must do for the owner, who lives on the same
+/// filesystem.
+struct Claim<'a> {
+    claimed: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl<'a> Claim<'a> {
+    fn of(run: &'a Run, staging: &Staging, bytes: u64) -> io::Result<Self> {
+        let all = run.claimed.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        let claim = Self { claimed: &run.claimed, bytes };
+        let free = staging.free_space()?;
+        if free < all.saturating_add(all / 16).saturating_add(RESERVE.min(bytes)) {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("there is no room for its copy beside the source: {free} bytes are free, {all} are needed"),
+            ));
+        }
+        Ok(claim)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.claimed.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 

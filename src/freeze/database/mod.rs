@@ -23,14 +23,14 @@ mod words;
 
 pub use child::serve;
 
-pub(crate) use live::Database;
+pub(crate) use live::{Database, Spot};
 pub(crate) use words::Copied;
 pub use words::Way;
 
 use std::ffi::OsString;
 use std::io;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ use super::staging::{Staged, Staging};
 use crate::entry::{Stat, Timestamp};
 use crate::event::{Event, Observer};
 use crate::gate;
-use crate::sys::{self, Dir};
+use crate::sys;
 use helper::Helper;
 use live::Run;
 use words::{Ask, Say, Task};
@@ -71,6 +71,17 @@ const PIN_BUDGET: Duration = Duration::from_millis(200);
 /// The name of a sidecar of `name`.
 pub(crate) fn sidecar(name: &[u8], number: usize) -> Vec<u8> {
     [name, SIDECARS[number].as_bytes()].concat()
+}
+
+/// Whether a file with the name of a sidecar is one, by its first eight bytes (fewer, if it has no more): people may give
+/// a file any name.
+pub(crate) fn is_sidecar(name: &[u8], start: &[u8]) -> bool {
+    const LOG: [&[u8]; 2] = [&[0x37, 0x7f, 0x06, 0x82], &[0x37, 0x7f, 0x06, 0x83]];
+    const ROLLBACK: &[u8] = &[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    let is = |number: usize| name.ends_with(SIDECARS[number].as_bytes());
+    // A journal that is kept for the next transaction begins with zeros.
+    let idle = start.iter().all(|&byte| byte == 0);
+    idle || is(SHM) || is(WAL) && LOG.iter().any(|magic| start.starts_with(magic)) || is(JOURNAL) && start == ROLLBACK
 }
 
 /// The name of a raw copy of a sidecar.
@@ -128,11 +139,11 @@ impl Default for DatabaseOptions {
 /// SQLite's words on what is wrong with it; trouble with the helper; the cancellation of the run.
 pub(crate) fn check_copy(options: &DatabaseOptions, staging: &Staging, staged: Staged) -> io::Result<()> {
     let shard = staging.shard_of(staged)?;
-    let mut helper = Helper::start(&options.helper, &shard, &shard, options.timeout, COPY)?;
-    let id = staging.stat(staged)?.id();
-    helper.send(&shard, COPY, &Ask::Serve(Task::new(COPY, id, 0, options.check)))?;
-    helper.send(&shard, COPY, &Ask::Verify)?;
-    match helper.receive(&shard, COPY)? {
+    let stat = staging.stat(staged)?;
+    let mut helper = Helper::start(&options.helper, &shard, &shard, COPY, options.timeout, stat.size)?;
+    helper.send(&Ask::Serve(Task::new(COPY, stat.id(), 0, options.check)))?;
+    helper.send(&Ask::Verify)?;
+    match helper.receive()? {
         Say::Copied(_) => Ok(()),
         Say::Failed(words) => Err(io::Error::other(words)),
         other => Err(io::Error::other(format!("its helper said {other:?}"))),
@@ -156,7 +167,7 @@ pub(crate) struct Databases {
 impl Databases {
     /// None yet.
     pub(crate) fn new(options: DatabaseOptions, hot_since: Timestamp) -> Self {
-        let run = Run { options, hot_since, helpers: Pool::new(MOST_HELPERS) };
+        let run = Run { options, hot_since, helpers: Pool::new(MOST_HELPERS), claimed: AtomicU64::new(0) };
         Self { run: Arc::new(run), known: Mutex::default() }
     }
 
@@ -172,14 +183,12 @@ impl Databases {
     /// There is no room for its copy; the cancellation of the run.
     pub(crate) fn take(
         &self,
-        root: u16,
-        dir: &Dir,
-        name: &[u8],
+        spot: Spot,
         found: Stat,
         tick: Duration,
         staging: &Arc<Staging>,
     ) -> io::Result<Arc<Database>> {
-        let database = Arc::new(Database::new(root, dir, name, found, tick, staging, &self.run)?);
+        let database = Arc::new(Database::new(spot, found, tick, staging, &self.run)?);
         self.known.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&database));
         Ok(database)
     }
@@ -232,7 +241,9 @@ impl Databases {
     /// # Errors
     /// Only the cancellation of the run.
     pub(crate) fn finish(&self, observer: &dyn Observer) -> io::Result<()> {
-        let all = self.alive();
+        let mut all = self.alive();
+        // What is not held may be written to before it is copied.
+        all.sort_by_key(|database| database.is_held());
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let told = |done: usize| observer.on(Event::Copying { done: done as u64, all: all.len() as u64 });
         let work = || -> io::Result<()> {

@@ -27,8 +27,10 @@ const PAGES: i32 = 1024;
 /// Bytes that are copied at a time.
 const BUFFER: usize = 1 << 20;
 
-/// SQLite's virtual instructions between two signs of life.
-const INSTRUCTIONS: i32 = 1_000_000;
+/// SQLite's virtual instructions, or pages where it checks a file, between two looks at the clock; and how often that
+/// leads to a sign of life.
+const INSTRUCTIONS: i32 = 1_000;
+const SIGNS: Duration = Duration::from_millis(500);
 
 /// How long files must not have been modified before they count as resting.
 const QUIET: Duration = Duration::from_millis(20);
@@ -161,8 +163,29 @@ impl Source {
         connection.busy_timeout(wait)?;
         // Any error leaves the connection to be closed before the index, as locals are dropped in reverse.
         begin(&connection)?;
+        self.is_what_was_looked_at(&connection, mode, index.as_ref())?;
         (self.connection, self.index) = (Some(connection), index);
         Ok(mode)
+    }
+
+    /// Its owner may have closed it and opened it anew, or changed its mode, since it was looked at. From now on neither
+    /// can happen: we hold a lock.
+    fn is_what_was_looked_at(
+        &self,
+        connection: &Connection,
+        mode: Mode,
+        index: Option<&Reader>,
+    ) -> Result<(), Trouble> {
+        let now: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        let same_mode = (now == "wal") == (mode == Mode::Wal);
+        let same_index = match index {
+            Some(index) => self.dir.stat(&sidecar(&self.name, SHM))?.id() == index.stat()?.id(),
+            None => true,
+        };
+        if same_mode && same_index {
+            return Ok(());
+        }
+        Err(Trouble::Busy("its owner opened it anew meanwhile".to_owned()))
     }
 
     /// How it is written, by its header: read before there is any connection.
@@ -203,18 +226,10 @@ impl Source {
         Ok(target.close().map_err(|(_, error)| error)?)
     }
 
-    /// Copies its files while they rest, and recovers the copy where that is needed.
-    pub(super) fn copy_files(&self, timeout: Duration, alive: &mut dyn FnMut()) -> Result<Way, Trouble> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            if self.copy_once(alive)? {
-                break;
-            }
-            if Instant::now() >= deadline {
-                return Err(Trouble::Busy("it kept changing while its files were copied".to_owned()));
-            }
-            alive();
-            std::thread::sleep(QUIET / 4);
+    /// Copies its files, if they rest meanwhile, and recovers the copy where that is needed.
+    pub(super) fn copy_files(&self, alive: &mut dyn FnMut()) -> Result<Way, Trouble> {
+        if !self.copy_once(alive)? {
+            return Err(Trouble::Busy("it kept changing while its files were copied".to_owned()));
         }
         let lasting = [WAL, JOURNAL].map(|number| sidecar(COPY, number));
         let unfinished = lasting.iter().any(|name| self.staging.stat(name).is_ok_and(|found| found.size > 0));
@@ -293,8 +308,12 @@ impl Source {
         let id = file.stat()?.id();
         drop(file);
         let mut copy = open_in(&self.staging, "file:0?mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY, id)?;
+        let mut told = Instant::now();
         let working = move || {
-            alive(&mut channel);
+            if told.elapsed() > SIGNS {
+                told = Instant::now();
+                alive(&mut channel);
+            }
             false
         };
         copy.progress_handler(INSTRUCTIONS, Some(working))?;
@@ -327,10 +346,18 @@ fn verdict(copy: &Connection, check: Check) -> Result<String, Trouble> {
         Ok(words) if words == ["ok"] => Ok("ok".to_owned()),
         Ok(words) => Err(Trouble::Broken(words.join("; "))),
         // Its schema needs functions or collations that only its owner has.
-        Err(rusqlite::Error::SqliteFailure(failure, words)) if failure.extended_code == ffi::SQLITE_ERROR => {
-            Ok(format!("not checked: {}", words.unwrap_or_else(|| failure.to_string())))
-        }
+        Err(error) if is_about_schema(&error) => Ok(format!("not checked: {error}")),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether SQLite did not understand what was asked, as opposed to what it found: the plain error, or one of its kinds.
+fn is_about_schema(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) | rusqlite::Error::SqlInputError { error: failure, .. } => {
+            failure.extended_code & 0xff == ffi::SQLITE_ERROR
+        }
+        _ => false,
     }
 }
 

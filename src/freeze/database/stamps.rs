@@ -9,7 +9,7 @@ use crate::gate;
 use crate::sys::{self, Dir};
 
 /// What tells whether a database was written to: (inode, size, mtime) of its file, its log and its journal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Stamps {
     pub(super) main: Option<Stat>,
     pub(super) others: [Option<Stat>; 2],
@@ -33,6 +33,16 @@ impl Stamps {
         let mut stamps = Self { main, others, young: false };
         stamps.young = !tick.is_zero() && stamps.newest().is_some_and(|newest| newest >= now.before(tick));
         Ok(stamps)
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn size(&self) -> u64 {
+        self.main.iter().chain(self.others.iter().flatten()).map(|stat| stat.size).sum()
+    }
+
+    /// Whether the file itself is the same, whatever became of its log or journal.
+    pub(super) fn same_main(&self, other: &Self) -> bool {
+        self.main.zip(other.main).is_some_and(|(a, b)| a.same_contents(&b))
     }
 
     pub(super) fn newest(&self) -> Option<Timestamp> {
