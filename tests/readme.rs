@@ -10,6 +10,7 @@ use clawsnap::report::{
     AgentRoot, Asset, Consistency, CopiedDatabase, Counts, ExternalLink, Fated, Outcome, PathName, RefusedName, Report,
     RestlessPath, Skipped, SurveyRow,
 };
+use clawsnap::verify::{Origin, Trust, Verdict};
 use serde_json::Value;
 
 fn read(name: &str) -> String {
@@ -170,6 +171,36 @@ fn a_field_that_is_missing_or_invented_is_noticed() {
         assert!(found.iter().any(|found| found == line), "{line}: {found:?}");
     }
     assert!(!found.iter().any(|line| line.starts_with("rounds") || line.starts_with("assets[].kind")), "{found:?}");
+}
+
+#[test]
+fn every_field_of_a_verdict_is_documented() {
+    let text = || Some("x".to_owned());
+    let verdict = Verdict {
+        archive_path: name(),
+        trust: Trust::Proven,
+        error: text(),
+        origin: Some(Origin::Clawsnap),
+        archive_root: text(),
+        created_at: text(),
+        consistent: text(),
+        instant: text(),
+        archive_bytes: 1,
+        entries: 1,
+        bytes: 1,
+        flagged: 1,
+        losses: 1,
+        databases: 1,
+        inventory_blake3: text(),
+        warnings: vec!["x".to_owned()],
+        elapsed_milliseconds: 1,
+    };
+    let readme = read("README.md");
+    let told: BTreeSet<&str> = quoted(section(&readme, "### `clawsnap verify` and `list`")).into_iter().collect();
+    let value = serde_json::to_value(&verdict).expect("serializes");
+    let missing: Vec<&String> =
+        value.as_object().expect("an object").keys().filter(|field| !told.contains(field.as_str())).collect();
+    assert_eq!(missing, [""; 0]);
 }
 
 #[test]
@@ -364,6 +395,8 @@ mod commands {
             fs::create_dir_all(path.parent().expect("has one")).expect("makes a directory");
             fs::write(path, contents).expect("writes");
         }
+        let archive = ["create", "-o", "~/backups/claw.tar.zst"].map(str::to_owned);
+        assert_eq!(run(&archive, home.path(), false).status.code(), Some(0));
         home
     }
 
@@ -371,7 +404,8 @@ mod commands {
         let in_home =
             |word: &String| word.strip_prefix("~/").map_or_else(|| PathBuf::from(word), |rest| home.join(rest));
         let mut command = Command::new(env!("CARGO_BIN_EXE_clawsnap"));
-        let is_said = words.iter().any(|word| word == "--dry-run" || word == "--help");
+        let is_create = words.first().is_some_and(|word| word == "create");
+        let is_said = !is_create || words.iter().any(|word| word == "--dry-run" || word == "--help");
         command.args(words.iter().map(in_home)).args((dry && !is_said).then_some("--dry-run"));
         command.env_clear().env("HOME", home).current_dir(home).output().expect("runs")
     }

@@ -270,3 +270,91 @@ fn an_archive_of_openclaws_is_read_by_openclaws_rules_and_said_to_prove_less() {
         assert_eq!(verdict(&path).exit_code(), 4, "cut to {length}");
     }
 }
+
+/// The commands, as whoever types them meets them.
+#[cfg(feature = "cli")]
+mod commands {
+    use std::process::{Command, Output};
+
+    use super::*;
+
+    fn run(scene: &Scene, line: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clawsnap"));
+        command.args(line.split_whitespace()).current_dir(scene.top.path()).env("HOME", scene.top.path());
+        command.env_remove("NO_COLOR").output().expect("runs")
+    }
+
+    fn said(output: &Output) -> (Option<i32>, String, String) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    }
+
+    #[test]
+    fn verify_says_what_is_proven_and_what_is_not() {
+        let scene = Scene::new();
+        let path = scene.archive("tar.zst");
+        let (code, stdout, stderr) = said(&run(&scene, "verify a.tar.zst"));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        assert!(
+            stdout.starts_with("proven: complete, and equal to its inventory\n  archive    a.tar.zst\n"),
+            "{stdout}"
+        );
+        assert_eq!(said(&run(&scene, "verify -q a.tar.zst")), (Some(0), String::new(), String::new()));
+
+        fs::copy(&path, scene.path("cut.tar.zst")).expect("copies");
+        OpenOptions::new().write(true).open(scene.path("cut.tar.zst")).expect("opens").set_len(900).expect("cuts");
+        let (code, stdout, stderr) = said(&run(&scene, "verify -q a.tar.zst cut.tar.zst nothing"));
+        assert_eq!((code, stdout.as_str()), (Some(4), ""));
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert!(lines[0].starts_with("error: cut.tar.zst: the archive is not proven: "), "{stderr}");
+        assert!(lines[1].starts_with("error: nothing: cannot open the archive nothing: "), "{stderr}");
+        assert_eq!(said(&run(&scene, "verify nothing")).0, Some(1));
+        assert_eq!(said(&run(&scene, "verify")).0, Some(2));
+
+        let (code, stdout, _) = said(&run(&scene, "verify --json a.tar.zst cut.tar.zst"));
+        let json: serde_json::Value = serde_json::from_str(&stdout).expect("is JSON");
+        let trust: Vec<_> = json["archives"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| one["trust"].as_str().unwrap_or_default())
+            .collect();
+        assert_eq!((code, trust), (Some(4), vec!["proven", "unproven"]));
+    }
+
+    #[test]
+    fn list_shows_names_with_what_became_of_them() {
+        let scene = Scene::new();
+        scene.archive("tar.zst");
+        let (code, stdout, stderr) = said(&run(&scene, "list a.tar.zst"));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        assert!(stdout.contains(" -> agents\n") && stdout.contains("/two\\nlines é -> /"), "{stdout}");
+        assert!(stdout.contains("/hot.jsonl  (half-written, set aside)\n"), "{stdout}");
+        let (_, some, _) = said(&run(&scene, "list a.tar.zst sessions/*.jsonl"));
+        assert_eq!(some.lines().count(), 3, "two sessions and a tail: {some}");
+        assert!(some.lines().all(|line| line.starts_with("-rw-r--r-- ") && line.contains(".jsonl")), "{some}");
+
+        let (code, stdout, _) = said(&run(&scene, "list --json a.tar.zst openclaw.json"));
+        let json: serde_json::Value = serde_json::from_str(&stdout).expect("is JSON");
+        assert_eq!((code, &json["verified"], &json["entries"][0]["size"]), (Some(0), &true.into(), &2.into()));
+        assert_eq!(json["entries"][0]["path"], scene.path("state/openclaw.json").to_str().expect("is text"));
+    }
+
+    #[test]
+    fn list_tells_losses_and_trusts_nothing_that_is_not_proven() {
+        let scene = Scene::new();
+        fs::write(scene.path("state/broken.db"), [b"SQLite format 3\0".to_vec(), vec![0xEE; 4080]].concat())
+            .expect("writes");
+        let path = scene.archive("tar");
+        let (code, stdout, _) = said(&run(&scene, "list --losses a.tar"));
+        assert_eq!(code, Some(0));
+        assert!(stdout.contains("/state/broken.db (torn: raw database: "), "{stdout}");
+        let length = fs::metadata(&path).expect("is there").len();
+        OpenOptions::new().write(true).open(&path).expect("opens").set_len(length - 512).expect("cuts");
+        let (code, stdout, stderr) = said(&run(&scene, "list a.tar"));
+        assert_eq!(code, Some(4), "{stdout}");
+        assert!(stderr.contains("the archive is not proven"), "{stderr}");
+        assert_eq!(said(&run(&scene, "list a.tar a[")).0, Some(2));
+        assert_eq!(said(&run(&scene, "list nothing")).0, Some(1));
+    }
+}
