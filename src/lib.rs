@@ -46,6 +46,7 @@ mod output;
 pub mod plan;
 pub mod relpath;
 pub mod report;
+pub mod restore;
 mod survey;
 mod sys;
 pub mod verify;

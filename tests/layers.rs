@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["archive"],
     &["verify"],
     &["create", "list"],
-    &["survey"],
+    &["survey", "restore"],
     &["lib"],
     &["cli"],
 ];

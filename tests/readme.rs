@@ -196,7 +196,8 @@ fn every_field_of_a_verdict_is_documented() {
         elapsed_milliseconds: 1,
     };
     let readme = read("README.md");
-    let told: BTreeSet<&str> = quoted(section(&readme, "### `clawsnap verify` and `list`")).into_iter().collect();
+    let told: BTreeSet<&str> =
+        quoted(section(&readme, "### `clawsnap verify`, `list` and `restore`")).into_iter().collect();
     let value = serde_json::to_value(&verdict).expect("serializes");
     let missing: Vec<&String> =
         value.as_object().expect("an object").keys().filter(|field| !told.contains(field.as_str())).collect();

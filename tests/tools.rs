@@ -236,9 +236,9 @@ fn the_same_input_gives_the_same_bytes_apart_from_the_report() {
         let archive = top.path().join(name);
         assert_eq!(Backup::of(&source).at(1_700_000_000).to(&archive).exit_code(), 0);
         let bytes = fs::read(&archive).expect("reads");
-        // The report and the manifest come last, and the report holds times.
+        // The report and the manifest come last, and the report holds times; its hash stands in two blocks before it.
         let report = bytes.windows(20).rposition(|part| part == b"clawsnap/report.json").expect("has a report");
-        bytes[..report / 512 * 512].to_vec()
+        bytes[..report / 512 * 512 - 1024].to_vec()
     };
     let (one, two) = (made("one.tar"), made("two.tar"));
     assert!(one.len() > 3 << 20);

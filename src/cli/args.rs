@@ -19,8 +19,10 @@ Examples:
   clawsnap create ~/notes -o notes.tar     any directory, not compressed
   clawsnap create -o - | ssh host 'cat > claw.tar.zst'
   clawsnap create --dry-run                what would be archived, and what is in the way
+  clawsnap verify today.tar.xz             whether it is what it should be
+  clawsnap restore today.tar.xz -t back    brings it back, into a new directory
 
-Exit codes:
+Exit codes of create:
   0 complete   1 failed, no archive   2 usage   3 archive made, with losses that are listed
   4 made, but not what was written: not published   128+n ended by signal n";
 
@@ -42,6 +44,8 @@ pub(super) enum Verb {
     Verify(Verify),
     /// Say what is in an archive, proving it on the way
     List(List),
+    /// Bring back what is in an archive, or a part of it, into a new directory
+    Restore(Restore),
     /// Copy one database, for a process that asks for it
     #[command(name = helper::NAME, hide = true)]
     Database,
@@ -151,6 +155,43 @@ pub(super) struct Verify {
     pub(super) json: bool,
 
     /// Say nothing unless an archive is not proven
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+/// What to restore.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Each name is restored below DIR by the absolute path that it had. DIR must not exist, or be empty, and gets its name only
+when the whole archive is proven; until then nothing is there.
+  clawsnap restore a.tar.zst -t /tmp/back
+  clawsnap restore a.tar.zst '**/sessions/4f1c*' -t /tmp/one
+
+Exit codes:
+  0 restored as it was   1 failed, nothing restored   2 usage   3 restored, with differences or flagged names
+  4 the archive is not proven, nothing restored   128+n ended by signal n")]
+pub(super) struct Restore {
+    /// The archive
+    #[arg(value_name = "ARCHIVE")]
+    pub(super) archive: PathBuf,
+
+    /// Restore only what fits one of these, and what lies below
+    #[arg(value_name = "PATH|GLOB")]
+    pub(super) patterns: Vec<String>,
+
+    /// The directory to restore into
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) target: PathBuf,
+
+    /// Half-written records that were set aside as well, each as FILE.tail
+    #[arg(long)]
+    pub(super) tails: bool,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Say nothing unless something is different or fails
     #[arg(short, long)]
     pub(super) quiet: bool,
 }

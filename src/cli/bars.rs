@@ -23,6 +23,8 @@ pub(super) struct Bars {
     line: ProgressBar,
     seen: Arc<Seen>,
     colours: bool,
+    /// What an archive that is read is read for.
+    reading: &'static str,
 }
 
 /// What the freeze told last. It tells from several threads, out of order.
@@ -39,10 +41,15 @@ impl Bars {
     pub(super) fn begin(verb: &'static str, paint: Paint) -> Self {
         let target = ProgressDrawTarget::stderr_with_hz(REDRAWS);
         let line = ProgressBar::with_draw_target(None, target).with_message(verb);
-        let bars = Self { line, seen: Arc::default(), colours: paint.colours };
+        let bars = Self { line, seen: Arc::default(), colours: paint.colours, reading: "reading back" };
         bars.restyle(|bars| bars.counting());
         bars.line.enable_steady_tick(TICK);
         bars
+    }
+
+    /// Says what an archive is read for.
+    pub(super) fn reading(self, reading: &'static str) -> Self {
+        Self { reading, ..self }
     }
 
     /// Says that the run is being given up.
@@ -101,7 +108,7 @@ impl Observer for Bars {
             Event::Settling { round, restless } => self.seen.settling(round, restless),
             Event::Copying { done, all } => self.copying(done, all),
             Event::Frozen { bytes, .. } => self.bytes("archiving", bytes),
-            Event::Sealed { bytes } => self.bytes("reading back", bytes),
+            Event::Sealed { bytes } => self.bytes(self.reading, bytes),
             Event::Archived { bytes } | Event::ReadBack { bytes } => self.line.set_position(bytes),
             Event::Published => {}
         }
@@ -164,7 +171,7 @@ mod tests {
     use super::*;
 
     fn hidden(colours: bool) -> Bars {
-        Bars { line: ProgressBar::hidden(), seen: Arc::default(), colours }
+        Bars { line: ProgressBar::hidden(), seen: Arc::default(), colours, reading: "reading back" }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod intent;
 mod list;
 mod page;
 mod place;
+mod restore;
 mod run;
 mod show;
 mod signals;
@@ -30,6 +31,7 @@ pub fn main() -> ExitCode {
     hooks::install();
     match Typed::parse().verb {
         Verb::Create(typed) => run::create(*typed),
+        Verb::Restore(typed) => restore::restore(&typed),
         Verb::List(typed) => list::list(&typed),
         Verb::Verify(typed) => verify::verify(&typed),
         Verb::Database => helper::serve(),

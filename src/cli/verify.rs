@@ -75,7 +75,8 @@ fn options(typed: &args::Verify) -> VerifyOptions {
 
 fn bars(quiet: bool) -> Option<Bars> {
     let stderr = io::stderr();
-    (!quiet && terminal::is_lively(&stderr)).then(|| Bars::begin("reading", terminal::paint(&stderr)))
+    (!quiet && terminal::is_lively(&stderr))
+        .then(|| Bars::begin("reading", terminal::paint(&stderr)).reading("verifying"))
 }
 
 /// The worst of them: an archive that is not proven outweighs one that cannot be read.
@@ -137,7 +138,8 @@ pub(super) fn json(object: &impl Serialize) {
     delivered(written.and_then(|()| writeln!(out)).and_then(|()| out.flush()));
 }
 
-fn delivered(written: io::Result<()>) {
+/// A verdict that nobody reads does not change what was found: the exit code stays.
+pub(super) fn delivered(written: io::Result<()>) {
     if let Err(error) = written {
         complain(&format!("warning: the verdict could not be written: {error}"));
     }

@@ -78,7 +78,7 @@ fn unarchivable(kind: Kind) -> Option<&'static str> {
 #[inline]
 fn of_our_own(name: &[u8], kind: Kind) -> Option<&'static str> {
     let ours = match kind {
-        Kind::Directory => is_staging_name(name),
+        Kind::Directory => is_staging_name(name) || is_partial_name(name),
         Kind::File => is_partial_name(name),
         _ => false,
     };

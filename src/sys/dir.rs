@@ -282,10 +282,53 @@ impl Dir {
     /// Sets the directory's modification time; its access time stays.
     pub(crate) fn set_mtime(&self, to: Timestamp) -> io::Result<()> {
         self.pass(Verb::Write, b"")?;
-        let keep = kernel::Timespec { tv_sec: 0, tv_nsec: kernel::UTIME_OMIT };
-        let mtime = kernel::Timespec { tv_sec: to.seconds, tv_nsec: to.nanos.into() };
-        let times = kernel::Timestamps { last_access: keep, last_modification: mtime };
-        Ok(kernel::futimens(&*self.fd, &times)?)
+        Ok(kernel::futimens(&*self.fd, &super::modified(to))?)
+    }
+
+    /// Makes a symbolic link.
+    pub(crate) fn make_symlink(&self, target: &[u8], name: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Create, name)?;
+        Ok(kernel::symlinkat(target, &*self.fd, name)?)
+    }
+
+    /// Gives a symbolic link itself an owner, where there is one to give, and a modification time.
+    pub(crate) fn dress_symlink(&self, name: &[u8], owner: Option<(u32, u32)>, mtime: Timestamp) -> io::Result<()> {
+        self.pass(Verb::Write, name)?;
+        if let Some((uid, gid)) = owner {
+            let (uid, gid) = (kernel::Uid::from_raw(uid), kernel::Gid::from_raw(gid));
+            kernel::chownat(&*self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(kernel::utimensat(&*self.fd, name, &super::modified(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets the directory's permission bits.
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.pass(Verb::Write, b"")?;
+        Ok(kernel::fchmod(&*self.fd, Mode::from_raw_mode(mode))?)
+    }
+
+    /// Gives the directory to somebody.
+    pub(crate) fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
+        self.pass(Verb::Write, b"")?;
+        Ok(kernel::fchown(&*self.fd, Some(kernel::Uid::from_raw(uid)), Some(kernel::Gid::from_raw(gid)))?)
+    }
+
+    /// Sets an extended attribute of the directory.
+    pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Xattr, b"")?;
+        Ok(kernel::fsetxattr(&*self.fd, name, value, kernel::XattrFlags::empty())?)
+    }
+
+    /// Opens a directory of ours for locking.
+    pub(crate) fn open_own_dir(&self, name: &[u8]) -> io::Result<File> {
+        self.pass(Verb::OpenDir, name)?;
+        Ok(File::from(kernel::openat(&*self.fd, name, DIRECTORY, Mode::empty())?))
+    }
+
+    /// Makes everything durable that was written to the directory's filesystem.
+    pub(crate) fn sync_filesystem(&self) -> io::Result<()> {
+        self.pass(Verb::Sync, b"")?;
+        Ok(kernel::syncfs(&*self.fd)?)
     }
 
     /// Makes the directory's names durable.

@@ -10,7 +10,7 @@ use rustix::fs::{self as kernel, Advice, AtFlags};
 use rustix::io::Errno;
 
 use super::{WANTED, stat};
-use crate::entry::{Stat, Xattrs};
+use crate::entry::{Stat, Timestamp, Xattrs};
 use crate::gate::{Gate, Realm, Step, Verb};
 use crate::relpath::RelPath;
 
@@ -128,6 +128,42 @@ impl Writer {
     pub(crate) fn reader(&self) -> io::Result<Reader> {
         let file = self.file.try_clone()?;
         Ok(Reader::new(file, Arc::clone(&self.gate.0), self.realm, self.path.clone()))
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.pass(Verb::Write)?;
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Cuts the file, or makes it longer by a hole.
+    pub(crate) fn set_len(&self, length: u64) -> io::Result<()> {
+        self.pass(Verb::Write)?;
+        self.file.set_len(length)
+    }
+
+    /// Sets the permission bits.
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.pass(Verb::Write)?;
+        Ok(kernel::fchmod(&self.file, kernel::Mode::from_raw_mode(mode))?)
+    }
+
+    /// Gives the file to somebody.
+    pub(crate) fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
+        self.pass(Verb::Write)?;
+        Ok(kernel::fchown(&self.file, Some(kernel::Uid::from_raw(uid)), Some(kernel::Gid::from_raw(gid)))?)
+    }
+
+    /// Sets an extended attribute.
+    pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Xattr)?;
+        Ok(kernel::fsetxattr(&self.file, name, value, kernel::XattrFlags::empty())?)
+    }
+
+    /// Sets the modification time; the access time stays.
+    pub(crate) fn set_mtime(&self, to: Timestamp) -> io::Result<()> {
+        self.pass(Verb::Write)?;
+        Ok(kernel::futimens(&self.file, &super::modified(to))?)
     }
 
     /// Makes the contents durable.

@@ -34,6 +34,11 @@ pub(crate) fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Whose group's rights the process has.
+pub(crate) fn effective_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
 /// Forgoes the right to give files to others, for this thread and those that it starts: SQLite, as root, hands the log
 /// that it opens to the owner of its database.
 pub(crate) fn forgo_ownership() {

@@ -7,8 +7,8 @@ mod host;
 pub(crate) use dir::{Dir, Listed, Listing};
 pub(crate) use file::{Reader, Writer};
 pub(crate) use host::{
-    coarse_now, coarse_tick, effective_uid, forgo_ownership, now, peak_memory, raise_descriptor_limit, random_hex,
-    utc_stamp,
+    coarse_now, coarse_tick, effective_gid, effective_uid, forgo_ownership, now, peak_memory, raise_descriptor_limit,
+    random_hex, utc_stamp,
 };
 pub(crate) use rustix::io::Errno;
 
@@ -20,6 +20,15 @@ use crate::entry::{Kind, Stat, Timestamp};
 
 /// What we ask `statx` for: everything in [`Stat`].
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
+
+/// A modification time to be set; the access time stays.
+fn modified(at: Timestamp) -> rustix::fs::Timestamps {
+    use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: at.seconds, tv_nsec: at.nanos.into() },
+    }
+}
 
 fn timestamp(t: StatxTimestamp) -> Timestamp {
     Timestamp { seconds: t.tv_sec, nanos: t.tv_nsec }

@@ -8,7 +8,7 @@ mod verdict;
 
 pub use verdict::{Origin, Trust, Verdict};
 
-pub(crate) use stranger::{Guest, Proof, prove};
+pub(crate) use stranger::{Guest, Met, Proof, prove};
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
@@ -170,7 +170,7 @@ struct Visitor<'a> {
 }
 
 impl Guest for Visitor<'_> {
-    fn entry(&mut self, met: stranger::Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
+    fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
         if met.kind == "file" { self.databases.meet(met.path, contents) } else { Ok(()) }
     }
 

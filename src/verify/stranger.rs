@@ -12,7 +12,7 @@ use crate::archive::{
     Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, own_comment,
     parse_pax, written_time, xattrs_digest,
 };
-use crate::entry::Timestamp;
+use crate::entry::{Timestamp, Xattrs};
 use crate::error::{Error, Result};
 use crate::gate;
 use crate::relpath::{shown, walk_order};
@@ -36,6 +36,18 @@ pub(crate) struct Met<'a> {
     pub(crate) path: &'a [u8],
     /// `file`, `directory`, `symlink`, `hardlink` or `tail`.
     pub(crate) kind: &'a str,
+    /// Permission bits.
+    pub(crate) mode: u32,
+    /// Owner.
+    pub(crate) uid: u32,
+    /// Group.
+    pub(crate) gid: u32,
+    /// Last modification.
+    pub(crate) mtime: Timestamp,
+    /// Where a link leads: a hard one below the archive's root.
+    pub(crate) link: Option<&'a [u8]>,
+    /// Extended attributes.
+    pub(crate) xattrs: &'a Xattrs,
 }
 
 /// Somebody who comes along while an archive is read. Nothing that is shown is proven before the end.
@@ -258,7 +270,10 @@ impl<'g> Stranger<'g> {
             return Err(unproven(format!("{} claims to be larger than any disk", shown(below))));
         }
         let mut digesting = Digesting { entry, hasher: blake3::Hasher::new(), size: 0 };
-        self.guest.entry(Met { path: below, kind }, &mut digesting).map_err(unreadable)?;
+        let xattrs = records.xattrs();
+        let time = parsed_time(&mtime).ok_or_else(|| unproven(format!("{} has no time", shown(below))))?;
+        let met = Met { path: below, kind, mode, uid, gid, mtime: time, link: link.as_deref(), xattrs: &xattrs };
+        self.guest.entry(met, &mut digesting).map_err(unreadable)?;
         let (size, blake3) = digesting.finish().map_err(unreadable)?;
         let has_contents = matches!(kind, "file" | "tail");
         Ok(Seen {
@@ -271,7 +286,7 @@ impl<'g> Stranger<'g> {
             mtime: &mtime,
             link: link.as_deref(),
             blake3: has_contents.then_some(&blake3),
-            xattrs: xattrs_digest(&records.xattrs()).as_deref(),
+            xattrs: xattrs_digest(&xattrs).as_deref(),
         }
         .facts())
     }
@@ -429,6 +444,15 @@ fn owner(records: &Records, key: &[u8], header: io::Result<u64>) -> Result<u32> 
         None => u32::try_from(header.map_err(unreadable)?).ok(),
     };
     id.ok_or_else(|| unproven("an owner is no number of a user or a group"))
+}
+
+/// The moment that we write as seconds with nine decimals.
+fn parsed_time(text: &str) -> Option<Timestamp> {
+    let (whole, fraction) = text.split_once('.')?;
+    let magnitude =
+        whole.trim_start_matches('-').parse::<i128>().ok()? * 1_000_000_000 + fraction.parse::<i128>().ok()?;
+    let time = Timestamp::from_nanos(if whole.starts_with('-') { -magnitude } else { magnitude });
+    (written_time(time) == text).then_some(time)
 }
 
 fn whole_seconds(seconds: u64) -> String {

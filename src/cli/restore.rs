@@ -1,0 +1,103 @@
+//! `clawsnap restore`, from what was typed to how the process ends.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use indicatif::HumanBytes;
+
+use super::bars::Bars;
+use super::page::{self, Page};
+use super::signals::Signals;
+use super::{args, terminal, verify};
+use crate::event::Observer;
+use crate::gate::{CancelFlag, Gate};
+use crate::list::Wanted;
+use crate::restore::{Ending, Remark, RestoreOptions, Restored};
+
+/// Remarks of one sort that are shown.
+const MOST_REMARKS: usize = 20;
+
+const IN_JSON: &str = "; --json names all";
+
+/// `clawsnap restore`.
+pub(super) fn restore(typed: &args::Restore) -> ExitCode {
+    let cancel = CancelFlag::new();
+    let signals = match verify::watch(&cancel) {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("{error:#}"), 1),
+    };
+    let wanted = match Wanted::parse(&typed.patterns) {
+        Ok(wanted) => wanted,
+        Err(error) => return failed(&error.to_string(), 2),
+    };
+    let gate: Arc<dyn Gate> = Arc::new(cancel);
+    let options = RestoreOptions { target: typed.target.clone(), wanted, tails: typed.tails };
+    let bars = bars(typed.quiet);
+    let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
+    let restored = crate::restore::restore(&typed.archive, &options, &gate, observer);
+    bars.iter().for_each(Bars::end);
+    if typed.json {
+        verify::json(&restored);
+    }
+    tell(&restored, typed);
+    if let Some(signal) = signals.first().filter(|_| restored.outcome == Ending::Cancelled) {
+        Signals::die_by(signal);
+    }
+    ExitCode::from(restored.exit_code())
+}
+
+fn bars(quiet: bool) -> Option<Bars> {
+    let stderr = io::stderr();
+    let lively = !quiet && terminal::is_lively(&stderr);
+    lively.then(|| Bars::begin("reading", terminal::paint(&stderr)).reading("restoring"))
+}
+
+fn failed(words: &str, code: u8) -> ExitCode {
+    let label = terminal::paint(&io::stderr()).bad("error");
+    verify::complain(&format!("{label}: {}", page::line(words)));
+    ExitCode::from(code)
+}
+
+fn tell(restored: &Restored, typed: &args::Restore) {
+    match restored.outcome {
+        Ending::Complete | Ending::Different if typed.json => {}
+        Ending::Complete if typed.quiet => {}
+        Ending::Different if typed.quiet => {
+            let remarks = restored.flagged.iter().chain(&restored.differences);
+            remarks.for_each(|remark| verify::complain(&format!("warning: {}", said(remark))));
+        }
+        Ending::Complete | Ending::Different => {
+            let out = io::stdout();
+            verify::delivered(out.lock().write_all(of(restored, terminal::paint(&out)).as_bytes()));
+        }
+        _ => drop(failed(restored.error.as_deref().unwrap_or("failed"), restored.exit_code())),
+    }
+}
+
+fn of(restored: &Restored, paint: terminal::Paint) -> String {
+    let heading = match restored.outcome {
+        Ending::Complete => paint.good("restored, and proven"),
+        _ => paint.warn("restored, and proven to be what was archived; but see below"),
+    };
+    let mut page = Page::headed(&heading, paint);
+    page.row("target", page::path(&restored.target));
+    page.row("archive", page::path(&restored.archive_path));
+    let (files, directories) =
+        (page::many(restored.files, "file"), page::plural(restored.directories, "directory", "directories"));
+    page.row("contents", format!("{files}, {directories}, {}", HumanBytes(restored.bytes)));
+    page.list("flagged", restored.flagged.iter().map(said), MOST_REMARKS, IN_JSON);
+    page.list("different", restored.differences.iter().map(said), MOST_REMARKS, IN_JSON);
+    page.row_if("owners", owners(restored));
+    page.finish()
+}
+
+fn owners(restored: &Restored) -> Option<String> {
+    let names = page::many(restored.owners_not_kept, "name");
+    (restored.owners_not_kept > 0)
+        .then(|| format!("{names} belonged to others, and are yours now: only root gives away"))
+}
+
+fn said(remark: &Remark) -> String {
+    format!("{} ({})", page::path(&remark.path), page::line(&remark.what))
+}
