@@ -49,6 +49,13 @@ impl Timestamp {
         }
     }
 
+    /// Whether something that is stamped with this time may have been changed just before `now`, by a clock that ticks
+    /// every `tick`: then the next change could be stamped with it too. A time in the future is none that a clock gave.
+    pub fn is_fresh(self, now: Timestamp, tick: Duration) -> bool {
+        const SKEW: i128 = NANOS_PER_SECOND;
+        !tick.is_zero() && self >= now.before(tick) && self.as_nanos() <= now.as_nanos() + SKEW
+    }
+
     /// `span` before this moment.
     pub fn before(self, span: Duration) -> Self {
         Self::from_nanos(self.as_nanos() - i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / 4))
@@ -129,7 +136,7 @@ impl Stamp {
     /// Whether a change at `now` or later must move this stamp, on a filesystem whose clock ticks every `tick`: git's
     /// "racily clean" rule. A stamp younger than a tick can be left unmoved by the next change.
     pub fn proves_from(&self, now: Timestamp, tick: Duration) -> bool {
-        tick.is_zero() || self.mtime.max(self.ctime) < now.before(tick)
+        !self.mtime.is_fresh(now, tick) && !self.ctime.is_fresh(now, tick)
     }
 }
 
@@ -166,5 +173,7 @@ mod tests {
         assert!(!stamp.proves_from(at(9_000_000), tick));
         assert!(stamp.proves_from(at(9_000_001), tick));
         assert!(stamp.proves_from(at(5_000_000), Duration::ZERO), "a clock without ticks proves at once");
+        let from_the_future = Stamp { mtime: at(1 << 60), ..stamp };
+        assert!(from_the_future.proves_from(at(9_000_001), tick), "somebody set that time, no clock did");
     }
 }

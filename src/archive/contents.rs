@@ -262,7 +262,7 @@ impl Reading {
     fn wait_for_rest(&self, reader: &Reader) -> io::Result<()> {
         let begun = Instant::now();
         let patience = PATIENCE.min(self.patience.get());
-        while reader.stat()?.mtime >= sys::now().before(QUIET) && begun.elapsed() < patience {
+        while reader.stat()?.mtime.is_fresh(sys::now(), QUIET) && begun.elapsed() < patience {
             std::thread::sleep(QUIET / 4);
         }
         self.patience.set(self.patience.get().saturating_sub(begun.elapsed()));

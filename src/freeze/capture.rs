@@ -169,7 +169,7 @@ impl Capturer<'_> {
     /// later.
     fn marks(&self, stat: &Stat, looked: Timestamp) -> Marks {
         let hot = stat.mtime >= self.settings.hot_since;
-        let young = hot && !self.tick.is_zero() && stat.mtime >= looked.before(self.tick);
+        let young = hot && stat.mtime.is_fresh(looked, self.tick);
         Marks { hot, young, ..Marks::default() }
     }
 

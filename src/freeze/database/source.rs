@@ -243,6 +243,9 @@ impl Source {
     /// Copies the files once; says whether they rested meanwhile.
     fn copy_once(&self, alive: &mut dyn FnMut()) -> Result<bool, Trouble> {
         let before = Stamps::look(&self.dir, &self.name, QUIET)?;
+        if before.young {
+            return Ok(false);
+        }
         self.copy_file(&self.name, COPY, alive)?;
         for number in [WAL, JOURNAL] {
             let to = sidecar(COPY, number);
@@ -252,7 +255,7 @@ impl Source {
             }
         }
         let after = Stamps::look(&self.dir, &self.name, QUIET)?;
-        Ok(before == after && !before.young)
+        Ok(before == after)
     }
 
     /// Lets SQLite replay the log, or roll back the journal, of the copy.

@@ -30,9 +30,9 @@ impl Stamps {
             _ => Ok(None),
         };
         let (main, others) = (look(name)?, [look(&sidecar(name, WAL))?, look(&sidecar(name, JOURNAL))?]);
-        let mut stamps = Self { main, others, young: false };
-        stamps.young = !tick.is_zero() && stamps.newest().is_some_and(|newest| newest >= now.before(tick));
-        Ok(stamps)
+        let stamps = Self { main, others, young: false };
+        let young = stamps.times().any(|time| time.is_fresh(now, tick));
+        Ok(Self { young, ..stamps })
     }
 
     /// Bytes of all of them.
@@ -46,7 +46,11 @@ impl Stamps {
     }
 
     pub(super) fn newest(&self) -> Option<Timestamp> {
-        self.main.iter().chain(self.others.iter().flatten()).map(|stat| stat.mtime).max()
+        self.times().max()
+    }
+
+    fn times(&self) -> impl Iterator<Item = Timestamp> + '_ {
+        self.main.iter().chain(self.others.iter().flatten()).map(|stat| stat.mtime)
     }
 }
 
