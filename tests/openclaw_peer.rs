@@ -156,6 +156,10 @@ fn the_report_of_a_backup_says_all_that_openclaw_says_of_its_own() {
         assert_eq!(ours[field], theirs[field], "{field}");
     }
     assert_eq!(sources(&ours["assets"]), sources(&theirs["assets"]));
+
+    let verdict = home.verify_by_clawsnap(&home.path("openclaws-own.tar.gz"));
+    assert_eq!((&verdict["trust"], &verdict["origin"]), (&"proven".into(), &"openclaw".into()), "{verdict:#}");
+    assert!(verdict["databases"].as_u64().is_some_and(|sound| sound > 0), "{verdict:#}");
 }
 
 /// What each asset is, apart from where it lies in its archive.

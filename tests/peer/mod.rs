@@ -254,6 +254,12 @@ impl Home {
         finish(self.openclaw().args(["backup", "verify", "--json"]).arg(archive)).json()
     }
 
+    /// What we find when we verify an archive.
+    pub(crate) fn verify_by_clawsnap(&self, archive: &Path) -> Value {
+        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_clawsnap")));
+        finish(command.args(["verify", "--json"]).arg(archive)).json()["archives"][0].take()
+    }
+
     /// Restores an archive with OpenClaw's own hands, and gives the directory that stands for `/` within.
     pub(crate) fn restore(&self, archive: &Path) -> PathBuf {
         let mut target = archive.as_os_str().to_owned();
