@@ -285,8 +285,8 @@ impl Job<'_> {
         report.archive_path = Some(PathName(path.as_os_str().as_bytes().to_vec()));
         if report.counts.bytes / bytes.max(1) > OPENCLAW_RATIO {
             report.warnings.push(format!(
-                "OpenClaw's own verify refuses archives that unpack to more than {OPENCLAW_RATIO} times their length, as \
-                 this one does. --compress gzip stays below."
+                "This archive unpacks to more than {OPENCLAW_RATIO} times its length: OpenClaw's own verify refuses it, and \
+                 `clawsnap verify` needs --any-ratio. --compress gzip stays below."
             ));
         }
         self.observer.on(Event::Published);

@@ -231,6 +231,10 @@ fn a_part_is_restored_with_the_directories_that_lead_to_it() {
         looks(&scene.back("one")).into_iter().filter(|(_, look)| look.0 & 0o170_000 == 0o100_000).collect();
     let names: Vec<String> = files.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
     assert_eq!(names, ["agents/a/sessions/4f1c.jsonl", "agents/b/sessions/4f1c-2.jsonl"]);
+    fs::hard_link(scene.source().join("notes"), scene.source().join("second-name")).expect("links");
+    fs::remove_file(&archive).expect("removes");
+    let half = scene.restore_some(&scene.archive(), "half", &["second-name"], gate());
+    assert_eq!((half.outcome, half.exit_code(), half.files), (Ending::Usage, 2, 0), "{half:?}");
     let nothing = scene.restore_some(&archive, "two", &["no-such-name"], gate());
     assert_eq!((nothing.outcome, nothing.exit_code()), (Ending::Usage, 2));
     scene.assert_nothing("two", "nothing fits");

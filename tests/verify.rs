@@ -309,6 +309,7 @@ mod commands {
         assert!(lines[1].starts_with("error: nothing: cannot open the archive nothing: "), "{stderr}");
         assert_eq!(said(&run(&scene, "verify nothing")).0, Some(1));
         assert_eq!(said(&run(&scene, "verify")).0, Some(2));
+        assert_eq!(said(&run(&scene, "verify state")).0, Some(1), "a directory");
 
         let (code, stdout, _) = said(&run(&scene, "verify --json a.tar.zst cut.tar.zst"));
         let json: serde_json::Value = serde_json::from_str(&stdout).expect("is JSON");
@@ -336,6 +337,13 @@ mod commands {
         assert_eq!(code, Some(0), "{stderr}");
         assert!(stdout.contains("  databases  1 sound\n"), "{stdout}");
         assert_eq!(fs::read_dir(scene.path("tmp")).expect("lists").count(), 0);
+
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clawsnap"));
+        let output =
+            command.args(["verify", "a.tar"]).current_dir(scene.top.path()).env("TMPDIR", "/nonexistent").output();
+        let (code, _, stderr) = said(&output.expect("runs"));
+        assert_eq!(code, Some(1), "no fault of the archive: {stderr}");
+        assert!(stderr.contains("cannot check a database in /nonexistent") && stderr.contains("TMPDIR"), "{stderr}");
     }
 
     #[test]

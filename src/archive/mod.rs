@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/payload/posix/<absolute source path>/…   what was frozen, sorted
-//! <root>/clawsnap/tails/<the same path>           half-written records that were cut off, right behind their file
+//! <root>/clawsnap/tails/<the same path>           half-written records that were cut off
 //! <root>/clawsnap/inventory.jsonl                 one line for each entry before it
 //! <root>/clawsnap/report.json                     what the run saw
 //! <root>/manifest.json                            what OpenClaw demands
@@ -162,6 +162,8 @@ struct Writer<'a, W: Write> {
     reading: Reading,
     /// Where the first name of each hard-linked inode lies below the archive's root.
     linked: HashMap<(u64, u64), Linked>,
+    /// Half-written records, until the payload is written; there are few, and they are short.
+    tails: Vec<(Vec<u8>, Stat, Vec<u8>)>,
     counts: Counts,
     external: Vec<ExternalLink>,
     done: u64,
@@ -274,6 +276,7 @@ impl<'a, W: Write> Writer<'a, W> {
             observer,
             reading: Reading::new(ablation),
             linked: HashMap::new(),
+            tails: Vec::new(),
             counts: Counts::default(),
             external: Vec::new(),
             done: 0,
@@ -305,7 +308,9 @@ impl<'a, W: Write> Writer<'a, W> {
             }
         }
         noted.into_iter().for_each(|(root, path, fate)| frozen.ledger.note(root, path, fate));
-        Ok(())
+        // Behind the payload: GNU tar takes a directory for finished, and sets its time, when something else follows.
+        let tails = std::mem::take(&mut self.tails);
+        tails.iter().try_for_each(|(path, stat, tail)| self.tail(path, stat, tail))
     }
 
     fn directory(&mut self, prefix: &[u8], node: &Node) -> io::Result<()> {
@@ -407,7 +412,7 @@ impl<'a, W: Write> Writer<'a, W> {
         };
         self.tell(&piece, told)?;
         if let Some(tail) = tail {
-            self.tail(path, &stat, &tail)?;
+            self.tails.push((path.to_vec(), stat, tail));
         }
         if stat.nlink > 1 {
             let (size, mtime) = (place.entry.stat.size, place.entry.stat.mtime);
@@ -418,7 +423,7 @@ impl<'a, W: Write> Writer<'a, W> {
         Ok(fate)
     }
 
-    /// Archives a half-written record right behind its file.
+    /// Archives a half-written record.
     fn tail(&mut self, path: &[u8], stat: &Stat, tail: &[u8]) -> io::Result<()> {
         let below = path.strip_prefix(PAYLOAD).unwrap_or(path);
         let path = joined(TAILS, below.strip_prefix(b"/").unwrap_or(below));

@@ -188,7 +188,7 @@ impl Draft {
 
     /// The config alone. What it says does not matter then, nor whether it can be understood.
     fn add_config(&mut self, holdings: Holdings) -> Result<(), PlanError> {
-        self.warnings.clear();
+        self.warnings.retain(|warning| matches!(warning, Warning::BrokenConfig { .. }));
         let missing = |_| PlanError::NoConfig(holdings.config_path.clone());
         let path = holdings.config_path.canonicalize().map_err(missing)?;
         source::check_readable(&path)?;

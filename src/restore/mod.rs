@@ -19,6 +19,7 @@ use crate::event::Observer;
 use crate::gate::{self, Gate, Realm, Unstoppable};
 use crate::list::Wanted;
 use crate::naming::{is_partial_name, partial_name};
+use crate::relpath::shown;
 use crate::report::PathName;
 use crate::sys::{self, Dir, Errno};
 use crate::verify::{Guest, Met, read_ours};
@@ -112,6 +113,10 @@ pub fn restore(archive: &Path, options: &RestoreOptions, gate: &Arc<dyn Gate>, o
     let name = |path: &Path| PathName(path.as_os_str().as_bytes().to_vec());
     let mut restored = Restored { archive_path: name(archive), target: name(&options.target), ..Restored::default() };
     let outcome = run(archive, options, gate, observer, &mut restored);
+    if outcome.is_err() {
+        // Whatever was made is gone again.
+        restored = Restored { archive_path: restored.archive_path, target: restored.target, ..Restored::default() };
+    }
     restored.outcome = match &outcome {
         Ok(()) if restored.differences.is_empty() && restored.flagged.is_empty() => Ending::Complete,
         Ok(()) => Ending::Different,
@@ -142,7 +147,10 @@ fn run(
     outcome?;
     let Restorer { mut tree, restored, .. } = restorer;
     if restored.files + restored.directories == 0 {
-        return Err(Error::Usage("nothing in the archive fits: `clawsnap list` shows what is in it".to_owned()));
+        let first = tree.differences.first();
+        let why = first.map(|difference| format!("/{}: {}", shown(&difference.path), difference.what));
+        let nothing = || "nothing in the archive fits: `clawsnap list` shows what is in it".to_owned();
+        return Err(Error::Usage(why.unwrap_or_else(nothing)));
     }
     tree.finish().map_err(|error| Error::failed("restore into", &options.target, error))?;
     let told = tree.differences.into_iter();
@@ -177,7 +185,9 @@ impl Restorer<'_> {
             "symlink" => self.tree.symlink(path, &meta, link)?,
             "hardlink" => {
                 let target = link.strip_prefix(PAYLOAD).and_then(|below| below.strip_prefix(b"/")).unwrap_or(link);
-                self.tree.hard_link(path, target)?;
+                if !self.tree.hard_link(path, target)? {
+                    return Ok(());
+                }
             }
             _ => self.restored.bytes += self.tree.file(path, &meta, contents)?,
         }
@@ -303,7 +313,7 @@ impl Drop for Draft {
 fn check_free(dir: &Dir, name: &[u8], target: &Path) -> Result<()> {
     let taken = || {
         let text = format!(
-            "{} exists and is not empty: choose another --target; nothing is ever overwritten",
+            "{} exists, and is no empty directory: choose another --target; nothing is ever overwritten",
             target.display()
         );
         Err(Error::Usage(text))

@@ -109,8 +109,8 @@ impl Tree {
         dir.dress_symlink(name, owner, meta.mtime)
     }
 
-    /// A second name of a file that was made before.
-    pub(super) fn hard_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
+    /// A second name of a file that was made before; whether it was.
+    pub(super) fn hard_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<bool> {
         let (parent, target_name) = match target.iter().rposition(|&c| c == b'/') {
             Some(slash) => (&target[..slash], &target[slash + 1..]),
             None => (&b""[..], target),
@@ -118,11 +118,12 @@ impl Tree {
         let (dir, name) = self.place(path)?;
         match self.root.open_dir(parent).and_then(|parent| parent.link(target_name, &dir, name)) {
             Err(error) if sys::errno(&error) == Some(Errno::NOENT) => {
-                let what = format!("it is another name of {}, which was not asked for", shown(target));
+                let what =
+                    format!("not restored: its contents are those of /{}, which must be named too", shown(target));
                 self.differences.push(Difference { path: path.to_vec(), what });
-                Ok(())
+                Ok(false)
             }
-            other => other,
+            other => other.map(|()| true),
         }
     }
 

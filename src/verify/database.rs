@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use super::stranger::unproven;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::freeze::{Check, DatabaseOptions, Staging, check_copy};
 use crate::gate::{self, Gate, Realm};
 use crate::relpath::shown;
@@ -22,11 +22,20 @@ pub(super) struct Databases {
     sound: u64,
     /// Path, and SQLite's words.
     broken: Vec<(Vec<u8>, String)>,
+    /// What was wrong with the temporary directory, and not with the archive.
+    trouble: Option<Error>,
 }
 
 impl Databases {
     pub(super) fn new(options: &DatabaseOptions, gate: &Arc<dyn Gate>) -> Self {
-        Self { options: options.clone(), gate: Arc::clone(gate), staging: None, sound: 0, broken: Vec::new() }
+        Self {
+            options: options.clone(),
+            gate: Arc::clone(gate),
+            staging: None,
+            sound: 0,
+            broken: Vec::new(),
+            trouble: None,
+        }
     }
 
     /// Looks at an entry, and checks it if it is a database.
@@ -42,20 +51,45 @@ impl Databases {
         if start != MAGIC {
             return Ok(());
         }
+        let mut reading = Remembering { inner: contents, failed: false };
+        let checked = self.check(&start, &mut reading);
+        match checked {
+            Err(error) if reading.failed || gate::is_cancelled(&error) => Err(error),
+            Err(error) => {
+                let failed = Error::failed("check a database in", std::env::temp_dir(), error);
+                self.trouble = Some(failed.remedy("set TMPDIR, or --sqlite-check off"));
+                Err(io::Error::other("a database could not be checked"))
+            }
+            Ok(Ok(())) => {
+                self.sound += 1;
+                Ok(())
+            }
+            Ok(Err(words)) => {
+                self.broken.push((path.to_vec(), words));
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies a database to where it can be checked; SQLite's words if it is broken.
+    fn check(&mut self, start: &[u8], contents: &mut dyn Read) -> io::Result<std::result::Result<(), String>> {
         let staging = self.staging()?;
         let place = staging.private()?;
         let mut copy = staging.create_file(place)?;
-        copy.write_all(&start)?;
+        copy.write_all(start)?;
         io::copy(contents, &mut copy)?;
         drop(copy);
         let verdict = check_copy(&self.options, &staging, place);
         staging.give_up(place);
         match verdict {
-            Ok(()) => self.sound += 1,
-            Err(error) if gate::is_cancelled(&error) => return Err(error),
-            Err(error) => self.broken.push((path.to_vec(), error.to_string())),
+            Err(error) if gate::is_cancelled(&error) => Err(error),
+            other => Ok(other.map_err(|error| error.to_string())),
         }
-        Ok(())
+    }
+
+    /// What kept a database from being checked.
+    pub(super) fn trouble(&mut self) -> Option<Error> {
+        self.trouble.take()
     }
 
     fn staging(&mut self) -> io::Result<Arc<Staging>> {
@@ -85,5 +119,17 @@ impl Databases {
             None => Ok(()),
             Some((path, words)) => Err(unproven(format!("the database {} is broken: {words}", shown(path)))),
         }
+    }
+}
+
+/// Tells whether it was the reading that failed.
+struct Remembering<'a> {
+    inner: &'a mut dyn Read,
+    failed: bool,
+}
+
+impl Read for Remembering<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).inspect_err(|_| self.failed = true)
     }
 }

@@ -67,27 +67,38 @@ fn run(
     let Opened { input, bytes, ours } = open(archive, most, gate, observer)?;
     verdict.archive_bytes = bytes;
     let mut databases = Databases::new(&options.databases, gate);
-    if ours {
-        let mut guest = Visitor { verdict, databases: &mut databases };
-        let proof = prove_unpacked(input, &mut guest)?;
-        verdict.origin = Some(Origin::Clawsnap);
-        verdict.archive_root = Some(proof.root);
-        verdict.entries = proof.entries;
-        verdict.inventory_blake3 = Some(proof.inventory);
-    } else {
-        let found = foreign::read(input, &mut databases)?;
-        verdict.origin = Some(Origin::Openclaw);
-        verdict.archive_root = Some(found.root);
-        verdict.created_at = found.created_at;
-        verdict.entries = found.entries;
-        verdict.warnings.push(
-            "OpenClaw made this archive. It carries no inventory: what is in it is well-formed, but nothing proves that \
-             it is all that was there, or what it was."
-                .to_owned(),
-        );
+    let outcome =
+        if ours { read_own(input, verdict, &mut databases) } else { read_foreign(input, verdict, &mut databases) };
+    // Trouble with the temporary directory is no fault of the archive.
+    if let Some(trouble) = databases.trouble() {
+        return Err(trouble);
     }
+    outcome?;
     verdict.databases = databases.checked();
     databases.refuse_broken()
+}
+
+fn read_own(input: impl Read, verdict: &mut Verdict, databases: &mut Databases) -> Result<()> {
+    verdict.origin = Some(Origin::Clawsnap);
+    let proof = prove_unpacked(input, &mut Visitor { verdict, databases })?;
+    verdict.archive_root = Some(proof.root);
+    verdict.entries = proof.entries;
+    verdict.inventory_blake3 = Some(proof.inventory);
+    Ok(())
+}
+
+fn read_foreign(input: impl Read, verdict: &mut Verdict, databases: &mut Databases) -> Result<()> {
+    let found = foreign::read(input, databases)?;
+    verdict.origin = Some(Origin::Openclaw);
+    verdict.archive_root = Some(found.root);
+    verdict.created_at = found.created_at;
+    verdict.entries = found.entries;
+    verdict.warnings.push(
+        "OpenClaw made this archive. It carries no inventory: what is in it is well-formed, but nothing proves that it \
+         is all that was there, or what it was."
+            .to_owned(),
+    );
+    Ok(())
 }
 
 /// An archive that is about to be read.
@@ -107,7 +118,12 @@ fn open<'a>(
     observer: &'a dyn Observer,
 ) -> Result<Opened<impl Read + use<'a>>> {
     let file = File::open(archive).map_err(|error| Error::failed("open the archive", archive, error))?;
-    let bytes = file.metadata().map_err(|error| Error::failed("look at the archive", archive, error))?.len();
+    let found = file.metadata().map_err(|error| Error::failed("look at the archive", archive, error))?;
+    if found.is_dir() {
+        let cause = io::Error::from(io::ErrorKind::IsADirectory);
+        return Err(Error::failed("read the archive", archive, cause));
+    }
+    let bytes = found.len();
     observer.on(Event::Sealed { bytes });
     let input = Watched { file, read: 0, gate: Arc::clone(gate), observer };
     let unpacked = Decoder::new(input).map_err(unreadable)?;
