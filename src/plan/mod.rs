@@ -186,7 +186,7 @@ impl Draft {
         Ok(())
     }
 
-    /// The config alone. What it says does not matter then, nor whether it can be understood.
+    /// The config alone. What it says does not matter then; that it cannot be understood is still worth a word.
     fn add_config(&mut self, holdings: Holdings) -> Result<(), PlanError> {
         self.warnings.retain(|warning| matches!(warning, Warning::BrokenConfig { .. }));
         let missing = |_| PlanError::NoConfig(holdings.config_path.clone());
