@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::relpath::RelPath;
+use crate::relpath::{RelPath, shown};
 
 /// What became of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,11 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// That of the log, journal or index of the database `base`.
+    pub(crate) fn folded_into(base: &[u8]) -> Self {
+        Self::Folded(format!("into {}", shown(base)).into())
+    }
+
     /// The fate's name, as the inventory and the report write it.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -58,6 +58,14 @@ pub fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
+/// The directory of a path, and the name in it; the inverse of [`joined`].
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&c| c == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
 /// Compares two paths component by component, so that a directory comes right before what it holds.
 pub fn walk_order(a: &[u8], b: &[u8]) -> Ordering {
     a.split(|&c| c == b'/').cmp(b.split(|&c| c == b'/'))

@@ -18,7 +18,7 @@ use crate::freeze::{Capture, Facts, Options, choose, sidecar_of};
 use crate::gate::{self, Gate, Realm};
 use crate::lines::is_lines;
 use crate::plan::{Class, NameAudit, Plan, Verdict};
-use crate::relpath::{joined, shown};
+use crate::relpath::joined;
 use crate::report::{Fated, PathName, RefusedName, Report, SurveyRow};
 use crate::sys::{self, Dir};
 
@@ -144,7 +144,7 @@ impl Walk<'_> {
             };
             let path = joined(below, &listed.name);
             if let Some(base) = sidecar_of(&listed.name).filter(|base| databases.contains(base)) {
-                self.note(&joined(&absolute, &listed.name), &Fate::Folded(format!("into {}", shown(base)).into()));
+                self.note(&joined(&absolute, &listed.name), &Fate::folded_into(base));
                 continue;
             }
             match self.plan.rules.judge(number, &path, stat.kind) {

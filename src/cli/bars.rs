@@ -1,6 +1,7 @@
 //! The line on a terminal that shows how far the run is.
 
 use std::fmt::Write;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use indicatif::style::TemplateError;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::terminal::Paint;
+use super::terminal::{self, Paint};
 use crate::event::{Event, Observer};
 
 /// Lines redrawn in a second, at most.
@@ -47,9 +48,11 @@ impl Bars {
         bars
     }
 
-    /// Says what an archive is read for.
-    pub(super) fn reading(self, reading: &'static str) -> Self {
-        Self { reading, ..self }
+    /// A line for an archive that is read, and what for; none where nobody would see it.
+    pub(super) fn of_reading(quiet: bool, reading: &'static str) -> Option<Self> {
+        let stderr = io::stderr();
+        let lively = !quiet && terminal::is_lively(&stderr);
+        lively.then(|| Self { reading, ..Self::begin("reading", terminal::paint(&stderr)) })
     }
 
     /// Says that the run is being given up.

@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::signals::Signals;
-use super::{args, page, verify, when};
+use super::{args, page, say, verify, when};
 use crate::error::Error;
 use crate::gate::{CancelFlag, Gate};
 use crate::list::{Listed, ToldLoss, Wanted};
@@ -29,21 +29,23 @@ struct Listing {
 
 /// `clawsnap list`.
 pub(super) fn list(typed: &args::List) -> ExitCode {
-    let cancel = CancelFlag::new();
-    let signals = match verify::watch(&cancel) {
-        Ok(signals) => signals,
-        Err(error) => return failed(&format!("{error:#}"), 1),
+    let (signals, wanted, gate) = match prepared(&typed.patterns) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
-    let wanted = match Wanted::parse(&typed.patterns) {
-        Ok(wanted) => wanted,
-        Err(error) => return failed(&error.to_string(), 2),
-    };
-    let gate: Arc<dyn Gate> = Arc::new(cancel);
     let code = if typed.json { as_json(typed, &wanted, &gate) } else { as_text(typed, &wanted, &gate) };
     if let Some(signal) = signals.first() {
         Signals::die_by(signal);
     }
     code
+}
+
+/// What a command needs that picks names out of an archive; or how it ends, where that cannot be had.
+pub(super) fn prepared(patterns: &[String]) -> Result<(Signals, Wanted, Arc<dyn Gate>), ExitCode> {
+    let cancel = CancelFlag::new();
+    let signals = verify::watch(&cancel).map_err(|error| say::failed(&format!("{error:#}"), 1))?;
+    let wanted = Wanted::parse(patterns).map_err(|error| say::failed(&error.to_string(), 2))?;
+    Ok((signals, wanted, Arc::new(cancel)))
 }
 
 fn as_text(typed: &args::List, wanted: &Wanted, gate: &Arc<dyn Gate>) -> ExitCode {
@@ -60,7 +62,7 @@ fn as_text(typed: &args::List, wanted: &Wanted, gate: &Arc<dyn Gate>) -> ExitCod
     let _told_so_far = out.flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error.to_string(), code_of(&error)),
+        Err(error) => say::failed(&error.to_string(), code_of(&error)),
     }
 }
 
@@ -79,7 +81,7 @@ fn as_json(typed: &args::List, wanted: &Wanted, gate: &Arc<dyn Gate>) -> ExitCod
     let path = std::os::unix::ffi::OsStrExt::as_bytes(typed.archive.as_os_str()).to_vec();
     let code = error.as_ref().map_or(0, code_of);
     let (verified, error) = (error.is_none(), error.map(|error| error.to_string()));
-    verify::json(&Listing { archive_path: PathName(path), entries, losses, verified, error });
+    say::json("verdict", &Listing { archive_path: PathName(path), entries, losses, verified, error });
     ExitCode::from(code)
 }
 
@@ -90,12 +92,6 @@ fn code_of(error: &Error) -> u8 {
         Error::Unproven(_) => 4,
         Error::Failed { .. } | Error::Cancelled => 1,
     }
-}
-
-fn failed(words: &str, code: u8) -> ExitCode {
-    let label = super::terminal::paint(&io::stderr()).bad("error");
-    verify::complain(&format!("{label}: {}", page::line(words)));
-    ExitCode::from(code)
 }
 
 /// One name, much as `ls -l` shows it.

@@ -12,6 +12,7 @@ mod page;
 mod place;
 mod restore;
 mod run;
+mod say;
 mod show;
 mod signals;
 mod stdout;

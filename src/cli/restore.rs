@@ -2,17 +2,14 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use indicatif::HumanBytes;
 
 use super::bars::Bars;
 use super::page::{self, Page};
 use super::signals::Signals;
-use super::{args, terminal, verify};
+use super::{args, list, say, terminal};
 use crate::event::Observer;
-use crate::gate::{CancelFlag, Gate};
-use crate::list::Wanted;
 use crate::restore::{Ending, Remark, RestoreOptions, Restored};
 
 /// Remarks of one sort that are shown.
@@ -22,23 +19,17 @@ const IN_JSON: &str = "; --json names all";
 
 /// `clawsnap restore`.
 pub(super) fn restore(typed: &args::Restore) -> ExitCode {
-    let cancel = CancelFlag::new();
-    let signals = match verify::watch(&cancel) {
-        Ok(signals) => signals,
-        Err(error) => return failed(&format!("{error:#}"), 1),
+    let (signals, wanted, gate) = match list::prepared(&typed.patterns) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
-    let wanted = match Wanted::parse(&typed.patterns) {
-        Ok(wanted) => wanted,
-        Err(error) => return failed(&error.to_string(), 2),
-    };
-    let gate: Arc<dyn Gate> = Arc::new(cancel);
     let options = RestoreOptions { target: typed.target.clone(), wanted, tails: typed.tails };
-    let bars = bars(typed.quiet);
+    let bars = Bars::of_reading(typed.quiet, "restoring");
     let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
     let restored = crate::restore::restore(&typed.archive, &options, &gate, observer);
     bars.iter().for_each(Bars::end);
     if typed.json {
-        verify::json(&restored);
+        say::json("verdict", &restored);
     }
     tell(&restored, typed);
     if let Some(signal) = signals.first().filter(|_| restored.outcome == Ending::Cancelled) {
@@ -47,31 +38,19 @@ pub(super) fn restore(typed: &args::Restore) -> ExitCode {
     ExitCode::from(restored.exit_code())
 }
 
-fn bars(quiet: bool) -> Option<Bars> {
-    let stderr = io::stderr();
-    let lively = !quiet && terminal::is_lively(&stderr);
-    lively.then(|| Bars::begin("reading", terminal::paint(&stderr)).reading("restoring"))
-}
-
-fn failed(words: &str, code: u8) -> ExitCode {
-    let label = terminal::paint(&io::stderr()).bad("error");
-    verify::complain(&format!("{label}: {}", page::line(words)));
-    ExitCode::from(code)
-}
-
 fn tell(restored: &Restored, typed: &args::Restore) {
     match restored.outcome {
         Ending::Complete | Ending::Different if typed.json => {}
         Ending::Complete if typed.quiet => {}
         Ending::Different if typed.quiet => {
             let remarks = restored.flagged.iter().chain(&restored.differences);
-            remarks.for_each(|remark| verify::complain(&format!("warning: {}", said(remark))));
+            remarks.for_each(|remark| say::complain(&format!("warning: {}", said(remark))));
         }
         Ending::Complete | Ending::Different => {
             let out = io::stdout();
-            verify::delivered(out.lock().write_all(of(restored, terminal::paint(&out)).as_bytes()));
+            say::delivered("verdict", out.lock().write_all(of(restored, terminal::paint(&out)).as_bytes()));
         }
-        _ => drop(failed(restored.error.as_deref().unwrap_or("failed"), restored.exit_code())),
+        _ => drop(say::failed(restored.error.as_deref().unwrap_or("failed"), restored.exit_code())),
     }
 }
 

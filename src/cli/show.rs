@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::intent::Destination;
 use super::page;
 use super::signals::Signals;
-use super::{dry_run, summary, terminal};
+use super::{dry_run, say, summary, terminal};
 use crate::report::{Outcome, Report};
 
 /// A reader of the stream may have taken something for an archive.
@@ -34,7 +34,7 @@ impl Show {
     /// Prints what `report` has to say, and tells how the process shall end.
     pub(super) fn end(self, report: &Report) -> ExitCode {
         if self.json {
-            json(report);
+            say::json("report", report);
         }
         match report.outcome {
             Outcome::Complete | Outcome::Lossy => self.made(report),
@@ -49,7 +49,7 @@ impl Show {
     fn made(self, report: &Report) {
         match (self.json, self.quiet) {
             (true, false) => {}
-            (_, true) => summary::of_losses(report).into_iter().for_each(|line| complain(&line)),
+            (_, true) => summary::of_losses(report).into_iter().for_each(|line| say::complain(&line)),
             _ if self.archive_on_stdout => print(io::stderr(), |paint| text(report, paint)),
             _ => print(io::stdout(), |paint| text(report, paint)),
         }
@@ -57,12 +57,12 @@ impl Show {
 
     fn failed(self, report: &Report) {
         if !self.quiet {
-            report.warnings.iter().for_each(|warning| complain(&format!("warning: {}", page::line(warning))));
+            report.warnings.iter().for_each(|warning| say::complain(&format!("warning: {}", page::line(warning))));
         }
         let label = terminal::paint(&io::stderr()).bad("error");
         let reason = report.error.as_deref().unwrap_or("failed");
         let stream = if report.archive_path.as_ref().is_some_and(|path| path.0 == b"-") { IN_THE_STREAM } else { "" };
-        complain(&format!("{label}: {}{stream}", page::line(reason)));
+        say::complain(&format!("{label}: {}{stream}", page::line(reason)));
     }
 }
 
@@ -72,23 +72,5 @@ fn text(report: &Report, paint: terminal::Paint) -> String {
 
 fn print(mut stream: impl Write + IsTerminal, text: impl FnOnce(terminal::Paint) -> String) {
     let text = text(terminal::paint(&stream));
-    delivered(stream.write_all(text.as_bytes()).and_then(|()| stream.flush()));
-}
-
-fn json(report: &Report) {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let written = serde_json::to_writer_pretty(&mut out, report).map_err(io::Error::from);
-    delivered(written.and_then(|()| writeln!(out)).and_then(|()| out.flush()));
-}
-
-/// A report that nobody reads does not change what was done: the exit code stays.
-fn delivered(written: io::Result<()>) {
-    if let Err(error) = written {
-        complain(&format!("warning: the report could not be written: {error}"));
-    }
-}
-
-/// A line on standard error. If that is closed, nobody is left to be told.
-fn complain(line: &str) {
-    let _told = writeln!(io::stderr(), "{line}");
+    say::delivered("report", stream.write_all(text.as_bytes()).and_then(|()| stream.flush()));
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::bars::Bars;
 use super::page::{self, Page};
 use super::signals::Signals;
-use super::{args, helper, terminal, when};
+use super::{args, helper, say, terminal, when};
 use crate::event::Observer;
 use crate::freeze::DatabaseOptions;
 use crate::gate::{CancelFlag, Gate};
@@ -27,10 +27,7 @@ pub(super) fn verify(typed: &args::Verify) -> ExitCode {
     let cancel = CancelFlag::new();
     let signals = match watch(&cancel) {
         Ok(signals) => signals,
-        Err(error) => {
-            complain(&format!("error: {error:#}"));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return say::failed(&format!("{error:#}"), 1),
     };
     let gate: Arc<dyn Gate> = Arc::new(cancel.clone());
     let mut verdicts = Vec::new();
@@ -38,7 +35,7 @@ pub(super) fn verify(typed: &args::Verify) -> ExitCode {
         if cancel.is_cancelled() {
             break;
         }
-        let bars = bars(typed.quiet);
+        let bars = Bars::of_reading(typed.quiet, "verifying");
         let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
         let verdict = crate::verify::verify(archive, &options(typed), &gate, observer);
         bars.iter().for_each(Bars::end);
@@ -48,7 +45,7 @@ pub(super) fn verify(typed: &args::Verify) -> ExitCode {
         verdicts.push(verdict);
     }
     if typed.json {
-        json(&Verdicts { archives: &verdicts });
+        say::json("verdict", &Verdicts { archives: &verdicts });
     }
     if let Some(signal) = signals.first() {
         Signals::die_by(signal);
@@ -73,12 +70,6 @@ fn options(typed: &args::Verify) -> VerifyOptions {
     VerifyOptions { databases, any_ratio: typed.any_ratio }
 }
 
-fn bars(quiet: bool) -> Option<Bars> {
-    let stderr = io::stderr();
-    (!quiet && terminal::is_lively(&stderr))
-        .then(|| Bars::begin("reading", terminal::paint(&stderr)).reading("verifying"))
-}
-
 /// The worst of them: an archive that is not proven outweighs one that cannot be read.
 fn exit_code(verdicts: &[Verdict]) -> u8 {
     verdicts.iter().map(Verdict::exit_code).max().unwrap_or(1)
@@ -89,12 +80,12 @@ fn tell(verdict: &Verdict, quiet: bool) {
         Trust::Proven if quiet => {}
         Trust::Proven => {
             let out = io::stdout();
-            delivered(out.lock().write_all(of(verdict, terminal::paint(&out)).as_bytes()));
+            say::delivered("verdict", out.lock().write_all(of(verdict, terminal::paint(&out)).as_bytes()));
         }
         _ => {
             let label = terminal::paint(&io::stderr()).bad("error");
             let (path, error) = (page::path(&verdict.archive_path), verdict.error.as_deref().unwrap_or("failed"));
-            complain(&format!("{label}: {path}: {}", page::line(error)));
+            say::complain(&format!("{label}: {path}: {}", page::line(error)));
         }
     }
 }
@@ -129,23 +120,4 @@ fn contents(verdict: &Verdict) -> String {
 fn losses(verdict: &Verdict) -> Option<String> {
     let (losses, flagged) = (page::plural(verdict.losses, "loss", "losses"), page::count(verdict.flagged));
     (verdict.losses > 0).then(|| format!("{losses} when it was made, of which {flagged} are in it and flagged"))
-}
-
-/// One object on standard output.
-pub(super) fn json(object: &impl Serialize) {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let written = serde_json::to_writer_pretty(&mut out, object).map_err(io::Error::from);
-    delivered(written.and_then(|()| writeln!(out)).and_then(|()| out.flush()));
-}
-
-/// A verdict that nobody reads does not change what was found: the exit code stays.
-pub(super) fn delivered(written: io::Result<()>) {
-    if let Err(error) = written {
-        complain(&format!("warning: the verdict could not be written: {error}"));
-    }
-}
-
-/// A line on standard error. If that is closed, nobody is left to be told.
-pub(super) fn complain(line: &str) {
-    let _told = writeln!(io::stderr(), "{line}");
 }

@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::fate::Fate;
 use crate::gate::Verb;
 use crate::plan::{Class, Verdict};
-use crate::relpath::{RelPath, joined, shown};
+use crate::relpath::{RelPath, joined, split};
 use crate::sys::{self, Dir, Listed, Listing};
 
 /// How many names of one directory are captured at a stretch before another worker may take some.
@@ -147,11 +147,10 @@ impl Freezer<'_> {
     /// The metadata of a directory that may not be opened.
     fn look_from_parent(&self, root: u16, path: &RelPath) -> Option<Stat> {
         let bytes = path.as_bytes();
-        let (parent, name) = match bytes.iter().rposition(|&c| c == b'/') {
-            Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
-            None if path.is_root() => return None,
-            None => (&b""[..], bytes),
-        };
+        if path.is_root() {
+            return None;
+        }
+        let (parent, name) = split(bytes);
         let stat = self.open_dir(root, parent).and_then(|dir| dir.stat(name)).ok()?;
         (stat.kind == Kind::Directory).then_some(stat)
     }
@@ -495,13 +494,9 @@ fn capture_sidecar(capturer: &Capturer<'_>, outcome: &Outcome, name: &[u8], clas
 /// The log, journal or index of a database is in the copy of that; what only has such a name is a file as any other.
 fn of_database(capturer: &Capturer<'_>, name: &[u8], class: Class) -> io::Result<Outcome> {
     match capturer.is_sidecar(name)? {
-        true => Ok(Outcome::Noted(folded_into(sidecar_of(name).unwrap_or(name)))),
+        true => Ok(Outcome::Noted(Fate::folded_into(sidecar_of(name).unwrap_or(name)))),
         false => capturer.capture(name, class, false),
     }
-}
-
-fn folded_into(base: &[u8]) -> Fate {
-    Fate::Folded(format!("into {}", shown(base)).into())
 }
 
 /// The entry of a subdirectory; its metadata is its node's.

@@ -22,7 +22,7 @@ use crate::naming::{is_partial_name, partial_name};
 use crate::relpath::shown;
 use crate::report::PathName;
 use crate::sys::{self, Dir, Errno};
-use crate::verify::{Guest, Met, read_ours};
+use crate::verify::{Guest, Met, Noting, read_ours};
 use tree::{Meta, Tree};
 
 /// What shall be restored, and where to.
@@ -205,7 +205,7 @@ impl Restorer<'_> {
 impl Guest for Restorer<'_> {
     fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
         let Some(path) = self.place(&met) else { return Ok(()) };
-        let mut reading = Reading { inner: contents, failed: false };
+        let mut reading = Noting::new(contents);
         let outcome = self.put(&met, &path, &mut reading);
         match outcome {
             // What the archive's reader says is about the archive.
@@ -231,18 +231,6 @@ impl Guest for Restorer<'_> {
             self.restored.flagged.push(Remark { path: PathName(path), what: format!("{}: {reason}", line.fate) });
         }
         Ok(())
-    }
-}
-
-/// Tells whether it was the reading that failed.
-struct Reading<'a> {
-    inner: &'a mut dyn Read,
-    failed: bool,
-}
-
-impl Read for Reading<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer).inspect_err(|_| self.failed = true)
     }
 }
 

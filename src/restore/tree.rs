@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use crate::entry::{Stat, Timestamp, Xattrs};
 use crate::gate;
-use crate::relpath::shown;
+use crate::relpath::{joined, shown, split};
 use crate::sys::{self, Dir, Errno, Writer};
 
 /// Bytes that are moved, or left out as a hole, at a time.
@@ -111,10 +111,7 @@ impl Tree {
 
     /// A second name of a file that was made before; whether it was.
     pub(super) fn hard_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<bool> {
-        let (parent, target_name) = match target.iter().rposition(|&c| c == b'/') {
-            Some(slash) => (&target[..slash], &target[slash + 1..]),
-            None => (&b""[..], target),
-        };
+        let (parent, target_name) = split(target);
         let (dir, name) = self.place(path)?;
         match self.root.open_dir(parent).and_then(|parent| parent.link(target_name, &dir, name)) {
             Err(error) if sys::errno(&error) == Some(Errno::NOENT) => {
@@ -192,15 +189,12 @@ pub(super) fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
             dir.unlink(&found.name)?;
         }
         if below.is_empty() {
-            let (above, last) = match path.iter().rposition(|&c| c == b'/') {
-                Some(slash) => (parent.open_dir(&path[..slash])?, &path[slash + 1..]),
-                None => (parent.clone(), &path[..]),
-            };
-            above.remove_dir(last)?;
+            let (above, last) = split(&path);
+            parent.open_dir(above)?.remove_dir(last)?;
             continue;
         }
         open.push(path.clone());
-        open.extend(below.into_iter().map(|found| crate::relpath::joined(&path, &found.name)));
+        open.extend(below.into_iter().map(|found| joined(&path, &found.name)));
     }
     Ok(())
 }

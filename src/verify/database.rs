@@ -4,15 +4,13 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use super::noting::Noting;
 use super::stranger::unproven;
 use crate::error::{Error, Result};
-use crate::freeze::{Check, DatabaseOptions, Staging, check_copy};
+use crate::freeze::{Check, DATABASE_MAGIC, DatabaseOptions, Staging, check_copy};
 use crate::gate::{self, Gate, Realm};
 use crate::relpath::shown;
 use crate::sys::Dir;
-
-/// How a database file begins.
-const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Checks databases in a private temporary directory, which is made when the first one comes along.
 pub(super) struct Databases {
@@ -47,11 +45,11 @@ impl Databases {
             return Ok(());
         }
         let mut start = Vec::new();
-        contents.take(MAGIC.len() as u64).read_to_end(&mut start)?;
-        if start != MAGIC {
+        contents.take(DATABASE_MAGIC.len() as u64).read_to_end(&mut start)?;
+        if start != DATABASE_MAGIC {
             return Ok(());
         }
-        let mut reading = Remembering { inner: contents, failed: false };
+        let mut reading = Noting::new(contents);
         let checked = self.check(&start, &mut reading);
         match checked {
             Err(error) if reading.failed || gate::is_cancelled(&error) => Err(error),
@@ -119,17 +117,5 @@ impl Databases {
             None => Ok(()),
             Some((path, words)) => Err(unproven(format!("the database {} is broken: {words}", shown(path)))),
         }
-    }
-}
-
-/// Tells whether it was the reading that failed.
-struct Remembering<'a> {
-    inner: &'a mut dyn Read,
-    failed: bool,
-}
-
-impl Read for Remembering<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer).inspect_err(|_| self.failed = true)
     }
 }

@@ -3,11 +3,13 @@
 mod blocks;
 mod database;
 mod foreign;
+mod noting;
 mod stranger;
 mod verdict;
 
 pub use verdict::{Origin, Trust, Verdict};
 
+pub(crate) use noting::Noting;
 pub(crate) use stranger::{Guest, Met, Proof, prove};
 
 use std::fs::File;

@@ -131,10 +131,7 @@ impl Server {
         match mode {
             Ok(Mode::Wal) => self.snapshot(),
             Ok(Mode::Rollback) => {
-                let since = Instant::now();
-                let made = self.back_up();
-                self.locked += since.elapsed();
-                if made.is_err() {
+                if self.back_up_locked().is_err() {
                     self.source.disconnect();
                     return Say::Loose;
                 }
@@ -220,9 +217,15 @@ impl Server {
     }
 
     fn under_lock(&mut self) -> Result<(), Trouble> {
+        let made = self.back_up_locked();
+        self.source.disconnect();
+        made
+    }
+
+    /// Backs up while the owner waits.
+    fn back_up_locked(&mut self) -> Result<(), Trouble> {
         let since = Instant::now();
         let made = self.back_up();
-        self.source.disconnect();
         self.locked += since.elapsed();
         made
     }

@@ -266,17 +266,21 @@ impl Database {
         Ok(self.hold().stamps.as_ref().is_some_and(|pinned| pinned.same_main(&now) && !pinned.young))
     }
 
-    pub(super) fn restless(&self) -> Restless {
-        let why = match self.hold() {
+    /// Why it would not rest.
+    fn why(&self) -> Why {
+        match self.hold() {
             hold if hold.pin == Pin::Refused => Why::Locked,
             hold if hold.pin == Pin::Loose && hold.stamps.as_ref().is_some_and(|stamps| stamps.young) => Why::Young,
             _ => Why::Contents,
-        };
-        Restless { root: self.spot.root, path: self.spot.dir.join(&self.spot.name), why }
+        }
+    }
+
+    pub(super) fn restless(&self) -> Restless {
+        Restless { root: self.spot.root, path: self.spot.dir.join(&self.spot.name), why: self.why() }
     }
 
     pub(super) fn is_young(&self) -> bool {
-        self.restless().why == Why::Young
+        self.why() == Why::Young
     }
 
     pub(super) fn is_refused(&self) -> bool {

@@ -48,7 +48,7 @@ use live::Run;
 use words::{Ask, Say, Task};
 
 /// How a database file begins.
-pub(super) const MAGIC: &[u8] = b"SQLite format 3\0";
+pub(crate) const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// The other files of a database, by the ending of their names.
 pub(crate) const SIDECARS: [&str; 3] = ["-wal", "-journal", "-shm"];

@@ -297,10 +297,7 @@ impl Source {
     }
 
     fn discard(&self, name: &[u8]) -> io::Result<()> {
-        match self.staging.unlink(name) {
-            Err(error) if sys::errno(&error) == Some(sys::Errno::NOENT) => Ok(()),
-            other => other,
-        }
+        discard(&self.staging, name)
     }
 
     /// Checks the copy.
@@ -370,12 +367,17 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA schema_version", [], |_| Ok(()))
 }
 
+/// Removes a file, if it is there.
+fn discard(dir: &Dir, name: &[u8]) -> io::Result<()> {
+    match dir.unlink(name) {
+        Err(error) if sys::errno(&error) == Some(sys::Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
 /// A fresh file for the copy, opened. It needs neither journal nor syncs: until it is archived it may be lost.
 fn open_target(staging: &Dir) -> Result<Connection, Trouble> {
-    match staging.unlink(COPY) {
-        Err(error) if sys::errno(&error) != Some(sys::Errno::NOENT) => return Err(error.into()),
-        _ => {}
-    }
+    discard(staging, COPY)?;
     let writer = staging.create(COPY)?;
     let id = writer.reader()?.stat()?.id();
     let target = open_in(staging, "file:0", OpenFlags::SQLITE_OPEN_READ_WRITE, id)?;
