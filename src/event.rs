@@ -47,6 +47,8 @@ pub enum Event {
         /// Bytes of the archive, of those that [`Event::Sealed`] announced.
         bytes: u64,
     },
+    /// An archive was read to its end and is what it should be; now it is read once more, to be restored.
+    Proven,
     /// The archive has its name.
     Published,
 }

@@ -61,7 +61,8 @@ pub struct ToldLoss {
 pub struct Wanted(Option<GlobSet>);
 
 impl Wanted {
-    /// Patterns of whole paths. One that begins with no slash may begin at any component.
+    /// Patterns of whole paths. One that begins with no slash may begin at any component. One that could be the start
+    /// of a session's number stands for all files of that session too.
     ///
     /// # Errors
     /// A pattern that is none.
@@ -74,17 +75,29 @@ impl Wanted {
         for pattern in patterns {
             let trimmed = pattern.strip_suffix('/').unwrap_or(pattern);
             let whole = if trimmed.starts_with('/') { trimmed.to_owned() } else { format!("**/{trimmed}") };
-            for glob in [format!("{whole}/**"), whole] {
+            let session = is_session_id(trimmed).then(|| format!("**/sessions/{trimmed}*"));
+            for glob in [format!("{whole}/**"), whole].into_iter().chain(session) {
                 set.add(GlobBuilder::new(&glob).literal_separator(true).build().map_err(malformed)?);
             }
         }
         Ok(Self(Some(set.build().map_err(malformed)?)))
     }
 
+    /// Whether all names are.
+    pub fn is_all(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Whether `path` is one of them.
     pub fn fits(&self, path: &[u8]) -> bool {
         self.0.as_ref().is_none_or(|set| set.is_match(Path::new(OsStr::from_bytes(path))))
     }
+}
+
+/// Whether a pattern could be the start of a session's number, which is a UUID: at least four of its digits.
+fn is_session_id(pattern: &str) -> bool {
+    let is_digit = |c: char| c.is_ascii_digit() || matches!(c, 'a'..='f' | '-');
+    (4..=36).contains(&pattern.len()) && pattern.chars().all(is_digit)
 }
 
 /// Lists what is in an archive of ours. `tell` is told each wanted name as soon as it is known that its entry is what
@@ -179,6 +192,11 @@ mod tests {
             ("*.jsonl", "/s/a/x.jsonl", true),
             ("/s/*.jsonl", "/s/a/x.jsonl", false),
             ("/s/**/*.jsonl", "/s/a/x.jsonl", true),
+            ("4f1c", "/s/agents/main/sessions/4f1c0a3e-1111.jsonl", true),
+            ("4f1c0a3e-", "/s/agents/main/sessions/4f1c0a3e-1111.jsonl.deleted.1", true),
+            ("4f1c", "/s/agents/main/notes/4f1c0a3e.jsonl", false),
+            ("4f1", "/s/agents/main/sessions/4f1c0a3e-1111.jsonl", false),
+            ("4f1z", "/s/agents/main/sessions/4f1z.jsonl", false),
         ] {
             assert_eq!(fits(pattern, path), expected, "{pattern} {path}");
         }

@@ -5,6 +5,8 @@ use crate::sys;
 
 const PREFIX: &str = ".clawsnap-";
 const PARTIAL: &str = ".partial";
+const SWAP: &str = ".swap";
+const KEPT: &str = ".before-restore-";
 
 /// A fresh name for something hidden of ours: `.clawsnap-<UTC>-<8 hex>`.
 ///
@@ -32,15 +34,49 @@ pub(crate) fn is_partial_name(name: &[u8]) -> bool {
     name.strip_suffix(PARTIAL.as_bytes()).is_some_and(is_staging_name)
 }
 
+/// A fresh name for what is about to be exchanged with something that is in use.
+///
+/// # Errors
+/// Those of the kernel's random numbers.
+pub(crate) fn swap_name(at: Timestamp) -> std::io::Result<String> {
+    Ok(hidden_name(at)? + SWAP)
+}
+
+/// Whether `name` is that of something that is about to be exchanged.
+pub(crate) fn is_swap_name(name: &[u8]) -> bool {
+    name.strip_suffix(SWAP.as_bytes()).is_some_and(is_staging_name)
+}
+
+/// The name that `name` gets when the swap named `swap` has put something else in its place:
+/// `<name>.before-restore-<UTC>`.
+pub(crate) fn kept_name(name: &[u8], swap: &[u8]) -> Vec<u8> {
+    let stamp = swap.get(PREFIX.len()..PREFIX.len() + STAMP.len()).unwrap_or_default();
+    [name, KEPT.as_bytes(), stamp].concat()
+}
+
+/// The name that something had before it was kept; `None` for a name that [`kept_name`] does not give.
+pub(crate) fn name_before(kept: &[u8]) -> Option<&[u8]> {
+    let at = kept.windows(KEPT.len()).rposition(|window| window == KEPT.as_bytes())?;
+    let stamp = kept[at + KEPT.len()..].get(..STAMP.len())?;
+    (at > 0 && has_shape(stamp, STAMP)).then(|| &kept[..at])
+}
+
+/// `YYYYMMDDTHHMMSSZ`.
+const STAMP: &[u8] = b"ddddddddTddddddZ";
+
 /// `YYYYMMDDTHHMMSSZ-xxxxxxxx`.
 fn is_stamp_and_hex(rest: &[u8]) -> bool {
-    const SHAPE: &[u8] = b"ddddddddTddddddZ-xxxxxxxx";
+    has_shape(rest, b"ddddddddTddddddZ-xxxxxxxx")
+}
+
+/// Whether a text is of this shape: `d` stands for a digit, `x` for a hexadecimal one.
+fn has_shape(text: &[u8], shape: &[u8]) -> bool {
     let fits = |(&shape, c): (&u8, &u8)| match shape {
         b'd' => c.is_ascii_digit(),
         b'x' => c.is_ascii_digit() || (b'a'..=b'f').contains(c),
         literal => *c == literal,
     };
-    rest.len() == SHAPE.len() && SHAPE.iter().zip(rest).all(fits)
+    text.len() == shape.len() && shape.iter().zip(text).all(fits)
 }
 
 #[cfg(test)]
@@ -55,10 +91,25 @@ mod tests {
         let partial = partial_name(sys::now()).expect("random numbers");
         assert!(is_partial_name(partial.as_bytes()), "{partial}");
         assert!(!is_staging_name(partial.as_bytes()));
+        let swap = swap_name(sys::now()).expect("random numbers");
+        assert!(is_swap_name(swap.as_bytes()) && !is_partial_name(swap.as_bytes()), "{swap}");
+        assert!(!is_staging_name(swap.as_bytes()));
         for other in
             [".clawsnap-", ".clawsnap-20261123T231500Z-1A2b3c4d", ".clawsnap-20261123T231500Z-1a2b3c4d.old", "x"]
         {
             assert!(!is_staging_name(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_named_after_what_it_was() {
+        let kept = kept_name(b".openclaw", b".clawsnap-20261125T015233Z-1a2b3c4d.swap");
+        assert_eq!(kept, b".openclaw.before-restore-20261125T015233Z");
+        assert_eq!(name_before(&kept), Some(&b".openclaw"[..]));
+        assert_eq!(name_before(&kept_name(&kept, b".clawsnap-20261126T015233Z-1a2b3c4d.swap")), Some(&kept[..]));
+        assert_eq!(name_before(&[&kept[..], b"-1a2b3c4d"].concat()), Some(&b".openclaw"[..]), "one of two in a second");
+        for other in [&b".before-restore-20261125T015233Z"[..], b"x.before-restore-soon", b"x"] {
+            assert_eq!(name_before(other), None);
         }
     }
 }

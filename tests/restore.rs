@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use clawsnap::gate::{CancelFlag, Gate, Realm, Verb, cancelled};
 use clawsnap::list::Wanted;
-use clawsnap::restore::{Ending, RestoreOptions, Restored, restore};
+use clawsnap::restore::{Destination, Ending, Mapping, RestoreOptions, Restored, restore};
 use support::{Backup, Script, leftovers, write, write_cold};
 
 /// A source, an archive of it, and places to restore to.
@@ -52,8 +52,9 @@ impl Scene {
     fn restore_some(&self, archive: &Path, target: &str, patterns: &[&str], gate: Arc<dyn Gate>) -> Restored {
         let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
         let wanted = Wanted::parse(&patterns).expect("parses");
-        let options = RestoreOptions { target: self.path(target), wanted, tails: false };
-        restore(archive, &options, &gate, &())
+        let destination = Destination::Target(self.path(target));
+        let options = RestoreOptions { destination, wanted, mapping: Mapping::default(), tails: false };
+        restore(archive, &options, &gate, &(), &|_| true)
     }
 
     /// Where the source lies in a target.
@@ -352,9 +353,10 @@ fn what_is_flagged_is_said_and_half_written_records_are_restored_on_request() {
     let session = scene.back("back").join("agents/main/sessions/hot.jsonl");
     assert_eq!(fs::read_to_string(&session).expect("reads"), "{\"n\":1}\n");
     assert!(!session.with_extension("jsonl.tail").exists());
-    let options = RestoreOptions { target: scene.path("tails"), wanted: Wanted::default(), tails: true };
+    let destination = Destination::Target(scene.path("tails"));
+    let options = RestoreOptions { destination, wanted: Wanted::default(), mapping: Mapping::default(), tails: true };
     let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
-    restore(&archive, &options, &gate, &());
+    restore(&archive, &options, &gate, &(), &|_| true);
     let tail = scene.back("tails").join("agents/main/sessions/hot.jsonl.tail");
     assert_eq!(fs::read_to_string(tail).expect("reads"), "{\"ha");
 }

@@ -22,7 +22,7 @@ mod tarball;
 pub use codec::{Codec, Compression};
 
 pub(crate) use codec::{Decoder, Encoder};
-pub(crate) use inventory::{Facts, Line, Seen, written_time, xattrs_digest};
+pub(crate) use inventory::{Facts, Line, Name, Seen, written_time, xattrs_digest};
 pub(crate) use manifest::LONGEST as LONGEST_MANIFEST;
 pub(crate) use pax::{Records, parse as parse_pax};
 
@@ -42,7 +42,7 @@ use crate::relpath::joined;
 use crate::report::{Counts, ExternalLink, PathName, Report};
 use contents::{Body, Contents, Place, Reading};
 use exact::Exact;
-use inventory::{Name, Spool};
+use inventory::Spool;
 use tarball::{Member, Tarball};
 
 /// Where the payload lies below the archive's root.

@@ -1,11 +1,12 @@
 //! What was typed. What it means is decided in [`intent`](super::intent).
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
 use super::{duration, helper};
 use crate::archive::Compression;
@@ -21,6 +22,7 @@ Examples:
   clawsnap create --dry-run                what would be archived, and what is in the way
   clawsnap verify today.tar.xz             whether it is what it should be
   clawsnap restore today.tar.xz -t back    brings it back, into a new directory
+  clawsnap restore today.tar.xz --in-place in the place of what is there, which is kept
 
 Exit codes of create:
   0 complete   1 failed, no archive   2 usage   3 archive made, with losses that are listed
@@ -44,7 +46,7 @@ pub(super) enum Verb {
     Verify(Verify),
     /// Say what is in an archive, proving it on the way
     List(List),
-    /// Bring back what is in an archive, or a part of it, into a new directory
+    /// Bring back what is in an archive, or a part of it: into a new directory, or in place
     Restore(Restore),
     /// Copy one database, for a process that asks for it
     #[command(name = helper::NAME, hide = true)]
@@ -161,31 +163,63 @@ pub(super) struct Verify {
 
 /// What to restore.
 #[derive(Args, Debug)]
-#[command(after_help = "\
-Each name is restored below DIR by the absolute path that it had. DIR must not exist, or be empty, and gets its name only
-when the whole archive is proven; until then nothing is there.
+#[command(
+    group(ArgGroup::new("where").required(true).args(["target", "in_place", "undo"])),
+    after_help = "\
+Into a new directory, each name by the absolute path that it had; DIR must not exist, or be empty, and gets its name only
+when the whole archive is proven:
   clawsnap restore a.tar.zst -t /tmp/back
-  clawsnap restore a.tar.zst '**/sessions/4f1c*' -t /tmp/one
+  clawsnap restore a.tar.zst 4f1c -t /tmp/one            the session whose number begins so
+  clawsnap restore a.tar.zst '**/workspace/*.md' -t /tmp/notes
+
+In place, OpenClaw's state to where yours is now. It is made beside what is there, proven, and exchanged in one step; what
+was there is kept as NAME.before-restore-TIME, and the command that goes back is printed. With a PATH, what fits is put
+among what is there, and what it replaces is kept. Stop the gateway first:
+  clawsnap restore a.tar.zst --in-place
+  clawsnap restore a.tar.zst 4f1c --in-place
+  clawsnap restore a.tar.zst --in-place --map /home/old/notes=/home/new/notes
+  clawsnap restore --undo ~/notes.before-restore-20261125T015233Z
 
 Exit codes:
   0 restored as it was   1 failed, nothing restored   2 usage   3 restored, with differences or flagged names
-  4 the archive is not proven, nothing restored   128+n ended by signal n")]
+  4 the archive is not proven, nothing restored   128+n ended by signal n"
+)]
 pub(super) struct Restore {
     /// The archive
-    #[arg(value_name = "ARCHIVE")]
-    pub(super) archive: PathBuf,
+    #[arg(value_name = "ARCHIVE", required_unless_present = "undo")]
+    pub(super) archive: Option<PathBuf>,
 
-    /// Restore only what fits one of these, and what lies below
-    #[arg(value_name = "PATH|GLOB")]
+    /// Restore only what fits one of these, and what lies below: a path, a glob, or the start of a session's number
+    #[arg(value_name = "PATH|GLOB|ID")]
     pub(super) patterns: Vec<String>,
 
     /// The directory to restore into
     #[arg(short, long, value_name = "DIR")]
-    pub(super) target: PathBuf,
+    pub(super) target: Option<PathBuf>,
+
+    /// Restore to where it came from, OpenClaw's state to where yours is
+    #[arg(long)]
+    pub(super) in_place: bool,
+
+    /// Bring back what restores in place have kept; done twice it is not done
+    #[arg(long, value_name = "KEPT", num_args = 1.., conflicts_with_all = ["archive", "patterns", "map", "tails"])]
+    pub(super) undo: Vec<PathBuf>,
+
+    /// What was at OLD goes to NEW, with all that lies below (repeatable)
+    #[arg(long, value_name = "OLD=NEW")]
+    pub(super) map: Vec<OsString>,
+
+    /// In place although the gateway runs, or somebody has files open there
+    #[arg(long, conflicts_with = "target")]
+    pub(super) force: bool,
 
     /// Half-written records that were set aside as well, each as FILE.tail
     #[arg(long)]
     pub(super) tails: bool,
+
+    /// Do not ask about names that the archive says are not whole
+    #[arg(short, long)]
+    pub(super) yes: bool,
 
     /// Print one JSON object on standard output
     #[arg(long)]

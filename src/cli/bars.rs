@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use indicatif::style::TemplateError;
@@ -24,8 +24,8 @@ pub(super) struct Bars {
     line: ProgressBar,
     seen: Arc<Seen>,
     colours: bool,
-    /// What an archive that is read is read for.
-    reading: &'static str,
+    /// What an archive that is read is read for, before it is proven and after.
+    reading: [&'static str; 2],
 }
 
 /// What the freeze told last. It tells from several threads, out of order.
@@ -35,6 +35,7 @@ struct Seen {
     directories: AtomicU64,
     round: AtomicU64,
     restless: AtomicU64,
+    proven: AtomicBool,
 }
 
 impl Bars {
@@ -42,17 +43,22 @@ impl Bars {
     pub(super) fn begin(verb: &'static str, paint: Paint) -> Self {
         let target = ProgressDrawTarget::stderr_with_hz(REDRAWS);
         let line = ProgressBar::with_draw_target(None, target).with_message(verb);
-        let bars = Self { line, seen: Arc::default(), colours: paint.colours, reading: "reading back" };
+        let bars = Self { line, seen: Arc::default(), colours: paint.colours, reading: ["reading back"; 2] };
         bars.restyle(|bars| bars.counting());
         bars.line.enable_steady_tick(TICK);
         bars
     }
 
-    /// A line for an archive that is read, and what for; none where nobody would see it.
-    pub(super) fn of_reading(quiet: bool, reading: &'static str) -> Option<Self> {
+    /// A line for an archive that is read, and what for, before it is proven and after; none where nobody would see it.
+    pub(super) fn of_reading(quiet: bool, reading: [&'static str; 2]) -> Option<Self> {
         let stderr = io::stderr();
         let lively = !quiet && terminal::is_lively(&stderr);
         lively.then(|| Self { reading, ..Self::begin("reading", terminal::paint(&stderr)) })
+    }
+
+    /// Without the line, while `ask` has the terminal.
+    pub(super) fn suspended<T>(&self, ask: impl FnOnce() -> T) -> T {
+        self.line.suspend(ask)
     }
 
     /// Says that the run is being given up.
@@ -111,7 +117,8 @@ impl Observer for Bars {
             Event::Settling { round, restless } => self.seen.settling(round, restless),
             Event::Copying { done, all } => self.copying(done, all),
             Event::Frozen { bytes, .. } => self.bytes("archiving", bytes),
-            Event::Sealed { bytes } => self.bytes(self.reading, bytes),
+            Event::Sealed { bytes } => self.bytes(self.reading[usize::from(self.seen.proven.load(Relaxed))], bytes),
+            Event::Proven => self.seen.proven.store(true, Relaxed),
             Event::Archived { bytes } | Event::ReadBack { bytes } => self.line.set_position(bytes),
             Event::Published => {}
         }
@@ -174,7 +181,7 @@ mod tests {
     use super::*;
 
     fn hidden(colours: bool) -> Bars {
-        Bars { line: ProgressBar::hidden(), seen: Arc::default(), colours, reading: "reading back" }
+        Bars { line: ProgressBar::hidden(), seen: Arc::default(), colours, reading: ["reading back"; 2] }
     }
 
     #[test]

@@ -1,16 +1,25 @@
 //! `clawsnap restore`, from what was typed to how the process ends.
 
-use std::io::{self, Write};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use indicatif::HumanBytes;
 
 use super::bars::Bars;
 use super::page::{self, Page};
 use super::signals::Signals;
-use super::{args, list, say, terminal};
+use super::{args, list, place, say, terminal};
+use crate::error::{Error, Result};
 use crate::event::Observer;
-use crate::restore::{Ending, Remark, RestoreOptions, Restored};
+use crate::gate::Gate;
+use crate::list::Wanted;
+use crate::plan::Environment;
+use crate::report::PathName;
+use crate::restore::{BroughtBack, Destination, Ending, InPlace, Mapping, Place, Remark, RestoreOptions, Restored};
 
 /// Remarks of one sort that are shown.
 const MOST_REMARKS: usize = 20;
@@ -23,19 +32,118 @@ pub(super) fn restore(typed: &args::Restore) -> ExitCode {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let options = RestoreOptions { target: typed.target.clone(), wanted, tails: typed.tails };
-    let bars = Bars::of_reading(typed.quiet, "restoring");
+    let (outcome, code) = match &typed.archive {
+        Some(archive) => match options(typed, wanted) {
+            Ok(options) => from_archive(archive, &options, typed, (&signals, &gate)),
+            Err(error) => return say::failed(&error.to_string(), 2),
+        },
+        None => undo(typed, &gate),
+    };
+    if let Some(signal) = signals.first().filter(|_| outcome == Ending::Cancelled) {
+        Signals::die_by(signal);
+    }
+    ExitCode::from(code)
+}
+
+fn from_archive(
+    archive: &Path,
+    options: &RestoreOptions,
+    typed: &args::Restore,
+    (signals, gate): (&Signals, &Arc<dyn Gate>),
+) -> (Ending, u8) {
+    let reading = if typed.in_place { ["verifying", "restoring"] } else { ["restoring"; 2] };
+    let bars = Bars::of_reading(typed.quiet, reading);
     let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
-    let restored = crate::restore::restore(&typed.archive, &options, &gate, observer);
+    let asks = !typed.yes && !typed.json && io::stdin().is_terminal() && io::stderr().is_terminal();
+    let consent = |flagged: &[Remark]| !asks || suspended(bars.as_ref(), || agrees(flagged, signals));
+    let restored = crate::restore::restore(archive, options, gate, observer, &consent);
     bars.iter().for_each(Bars::end);
     if typed.json {
         say::json("verdict", &restored);
     }
     tell(&restored, typed);
-    if let Some(signal) = signals.first().filter(|_| restored.outcome == Ending::Cancelled) {
-        Signals::die_by(signal);
+    (restored.outcome, restored.exit_code())
+}
+
+fn undo(typed: &args::Restore, gate: &Arc<dyn Gate>) -> (Ending, u8) {
+    let ways = InPlace { environment: Environment::of_process(), force: typed.force };
+    let back = crate::restore::bring_back(&typed.undo, &ways, gate);
+    if typed.json {
+        say::json("verdict", &back);
     }
-    ExitCode::from(restored.exit_code())
+    match (&back.error, typed.json || typed.quiet) {
+        (None, true) => {}
+        (None, false) => {
+            let out = io::stdout();
+            say::delivered("verdict", out.lock().write_all(of_way_back(&back, terminal::paint(&out)).as_bytes()));
+        }
+        (Some(error), _) => drop(say::failed(error, back.exit_code())),
+    }
+    (back.outcome, back.exit_code())
+}
+
+/// What the typed words mean.
+fn options(typed: &args::Restore, wanted: Wanted) -> Result<RestoreOptions> {
+    let environment = Environment::of_process();
+    let mapping = typed.map.iter().try_fold(Mapping::default(), |mapping, pair| {
+        let (old, new) = pair_of(pair, environment.home.as_deref())?;
+        mapping.and(&old, &new)
+    })?;
+    let destination = match &typed.target {
+        Some(target) => Destination::Target(target.clone()),
+        None => Destination::InPlace(InPlace { environment, force: typed.force }),
+    };
+    Ok(RestoreOptions { destination, wanted, mapping, tails: typed.tails })
+}
+
+/// `OLD=NEW`, each with the home directory for a `~`.
+fn pair_of(pair: &OsString, home: Option<&Path>) -> Result<(PathBuf, PathBuf)> {
+    let bytes = pair.as_bytes();
+    let Some(at) = bytes.iter().position(|&c| c == b'=') else {
+        return Err(Error::Usage(format!("--map {} is not of the form OLD=NEW", pair.display())));
+    };
+    let path = |bytes: &[u8]| place::with_home(Path::new(OsStr::from_bytes(bytes)), home);
+    Ok((path(&bytes[..at]), path(&bytes[at + 1..])))
+}
+
+/// Without a line that redraws itself over what is asked.
+fn suspended(bars: Option<&Bars>, ask: impl FnOnce() -> bool) -> bool {
+    match bars {
+        Some(bars) => bars.suspended(ask),
+        None => ask(),
+    }
+}
+
+/// Asks at the terminal whether to go on; no answer is a no.
+fn agrees(flagged: &[Remark], signals: &Signals) -> bool {
+    say::complain(&format!(
+        "The archive says that {} not whole:",
+        page::plural(flagged.len() as u64, "name is", "names are")
+    ));
+    flagged.iter().take(MOST_REMARKS).for_each(|remark| say::complain(&format!("  {}", said(remark))));
+    if flagged.len() > MOST_REMARKS {
+        say::complain(&format!("  and {} more", flagged.len() - MOST_REMARKS));
+    }
+    // Without a line's end, so that the answer stands beside it.
+    let _asked = write!(io::stderr(), "Restore all the same? [y/N] ").and_then(|()| io::stderr().flush());
+    let mut answer = String::new();
+    let answered = answer_is_there(signals) && io::stdin().lock().read_line(&mut answer).is_ok();
+    answered && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// Waits for an answer; `false` if a signal came instead, which is held back and would not end the reading.
+fn answer_is_there(signals: &Signals) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let stdin = io::stdin();
+    loop {
+        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(100_u8)) {
+            _ if signals.first().is_some() => return false,
+            Ok(0) => {}
+            other => return other.is_ok(),
+        }
+    }
 }
 
 fn tell(restored: &Restored, typed: &args::Restore) {
@@ -60,7 +168,8 @@ fn of(restored: &Restored, paint: terminal::Paint) -> String {
         _ => paint.warn("restored, and proven to be what was archived; but see below"),
     };
     let mut page = Page::headed(&heading, paint);
-    page.row("target", page::path(&restored.target));
+    page.row_if("target", restored.target.as_ref().map(page::path));
+    page.list("place", restored.places.iter().map(moved), MOST_REMARKS, IN_JSON);
     page.row("archive", page::path(&restored.archive_path));
     let (files, directories) =
         (page::many(restored.files, "file"), page::plural(restored.directories, "directory", "directories"));
@@ -68,7 +177,41 @@ fn of(restored: &Restored, paint: terminal::Paint) -> String {
     page.list("flagged", restored.flagged.iter().map(said), MOST_REMARKS, IN_JSON);
     page.list("different", restored.differences.iter().map(said), MOST_REMARKS, IN_JSON);
     page.row_if("owners", owners(restored));
+    restored.warnings.iter().for_each(|warning| page.row("warning", page::line(warning)));
+    let kept: Vec<PathName> = restored.places.iter().filter_map(|place| place.kept.clone()).collect();
+    page.list("kept", kept.iter().map(page::path), MOST_REMARKS, IN_JSON);
+    page.row_if("way back", way_back(&kept));
     page.finish()
+}
+
+fn of_way_back(back: &BroughtBack, paint: terminal::Paint) -> String {
+    let mut page = Page::headed(&paint.good("brought back what was there before"), paint);
+    page.list("place", back.places.iter().map(|place| page::path(&place.restored_to)), MOST_REMARKS, IN_JSON);
+    let kept: Vec<PathName> = back.places.iter().filter_map(|place| place.kept.clone()).collect();
+    page.list("kept", kept.iter().map(page::path), MOST_REMARKS, IN_JSON);
+    page.row_if("way back", way_back(&kept));
+    page.finish()
+}
+
+/// The command that goes back.
+fn way_back(kept: &[PathName]) -> Option<String> {
+    let words: Vec<String> = kept.iter().map(|path| quoted(&path.0)).collect();
+    (!words.is_empty()).then(|| format!("clawsnap restore --undo {}", words.join(" ")))
+}
+
+/// A path as a word for the shell.
+fn quoted(path: &[u8]) -> String {
+    let is_plain = |&c: &u8| c.is_ascii_alphanumeric() || b"/._-+:@,".contains(&c);
+    match std::str::from_utf8(path) {
+        Ok(text) if path.iter().all(is_plain) => text.to_owned(),
+        Ok(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => format!("$'{}'", path.iter().map(|byte| format!(r"\x{byte:02x}")).collect::<String>()),
+    }
+}
+
+fn moved(place: &Place) -> String {
+    let (from, to) = (page::path(&place.path), page::path(&place.restored_to));
+    if from == to { to } else { format!("{to} (was {from})") }
 }
 
 fn owners(restored: &Restored) -> Option<String> {
@@ -79,4 +222,25 @@ fn owners(restored: &Restored) -> Option<String> {
 
 fn said(remark: &Remark) -> String {
     format!("{} ({})", page::path(&remark.path), page::line(&remark.what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_can_be_pasted_into_a_shell_whatever_the_names_are() {
+        let names: [&[u8]; 4] = [b"/a/.b-1_2", b"/with space/it's", b"/two\nlines", b"/no\xfftext"];
+        let script = format!("printf '%s|' {}", names.map(quoted).join(" "));
+        let output = std::process::Command::new("bash").args(["-c", &script]).output().expect("runs");
+        assert_eq!(output.stdout, [names.join(&b'|'), b"|".to_vec()].concat());
+        assert_eq!(way_back(&[]), None);
+    }
+
+    #[test]
+    fn a_mapping_is_two_paths_with_an_equals_sign_between() {
+        let pair = |text: &str| pair_of(&text.into(), Some(Path::new("/h")));
+        assert_eq!(pair("/a=~/b").expect("is one"), ("/a".into(), "/h/b".into()));
+        assert!(pair("/a").is_err());
+    }
 }

@@ -35,7 +35,7 @@ pub(super) fn verify(typed: &args::Verify) -> ExitCode {
         if cancel.is_cancelled() {
             break;
         }
-        let bars = Bars::of_reading(typed.quiet, "verifying");
+        let bars = Bars::of_reading(typed.quiet, ["verifying"; 2]);
         let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
         let verdict = crate::verify::verify(archive, &options(typed), &gate, observer);
         bars.iter().for_each(Bars::end);

@@ -7,6 +7,7 @@ mod config;
 mod environment;
 mod error;
 mod exclude;
+mod gateway;
 mod habits;
 mod names;
 mod openclaw;
@@ -19,6 +20,7 @@ mod warning;
 pub use environment::Environment;
 pub use error::PlanError;
 pub use exclude::read_exclude_file;
+pub use gateway::gateway_at;
 pub use names::{NameAudit, Refusal, Refused};
 pub use openclaw::{AgentRoot, OpenClaw};
 pub use root::{AssetKind, Covered, Missing, Root};
@@ -77,6 +79,11 @@ pub struct Plan {
     pub rules: Rules,
     /// The installation that this is a backup of, if it is one.
     pub openclaw: Option<OpenClaw>,
+}
+
+/// Where OpenClaw's state is, or would be, as the environment says; without symbolic links as far as it exists.
+pub fn state_directory(environment: &Environment) -> PathBuf {
+    root::canonical_prefix(&StateDir::of(environment).path)
 }
 
 /// Makes the plan for a request.

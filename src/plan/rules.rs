@@ -7,7 +7,7 @@ use super::exclude::Excludes;
 use super::habits;
 use super::path_set::{PathSet, within};
 use crate::entry::Kind;
-use crate::naming::{is_partial_name, is_staging_name};
+use crate::naming::{is_partial_name, is_staging_name, is_swap_name};
 
 /// What becomes of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ fn unarchivable(kind: Kind) -> Option<&'static str> {
 #[inline]
 fn of_our_own(name: &[u8], kind: Kind) -> Option<&'static str> {
     let ours = match kind {
-        Kind::Directory => is_staging_name(name) || is_partial_name(name),
+        Kind::Directory => is_staging_name(name) || is_partial_name(name) || is_swap_name(name),
         Kind::File => is_partial_name(name),
         _ => false,
     };

@@ -1,11 +1,25 @@
 //! From an archive back to a tree.
 //!
-//! The tree is made in a hidden directory beside its target, while the archive is read and proven. It gets its name when
-//! the archive is proven to its last byte, and not before: what is restored is what was backed up, or nothing.
+//! Into a new directory: the tree is made in a hidden directory beside its target, while the archive is read and proven,
+//! and gets its name when it is proven to its last byte. In place: it is made beside what is there, and the two are
+//! exchanged when it is proven; what was there is kept. Either way, what is restored is what was backed up, or nothing.
 
+mod draft;
+mod ground;
+mod holders;
+mod in_place;
+mod journal;
+mod mapping;
+mod mounts;
+mod restorer;
+mod survey;
+mod swap;
+mod target;
 mod tree;
+mod undo;
 
-use std::io::{self, Read};
+pub use mapping::Mapping;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,29 +27,52 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::archive::{Line, PAYLOAD, TAILS};
+use crate::archive::{Line, PAYLOAD};
 use crate::error::{Error, Result};
 use crate::event::Observer;
-use crate::gate::{self, Gate, Realm, Unstoppable};
+use crate::gate::Gate;
 use crate::list::Wanted;
-use crate::naming::{is_partial_name, partial_name};
-use crate::relpath::shown;
+use crate::plan::Environment;
 use crate::report::PathName;
-use crate::sys::{self, Dir, Errno};
-use crate::verify::{Guest, Met, Noting, read_ours};
-use tree::{Meta, Tree};
+use crate::verify::read_ours;
+use restorer::{Restorer, Site};
+use target::Target;
+use undo::Kept;
 
 /// What shall be restored, and where to.
 #[derive(Clone, Debug)]
 pub struct RestoreOptions {
-    /// The directory that shall hold what is restored, each name below it by its absolute path. It must not exist, or be
-    /// empty.
-    pub target: PathBuf,
+    /// Where to.
+    pub destination: Destination,
     /// Which names.
     pub wanted: Wanted,
+    /// What goes elsewhere than to where it was.
+    pub mapping: Mapping,
     /// Whether half-written records that were set aside are restored as well, as `<file>.tail`.
     pub tails: bool,
 }
+
+/// Where to restore to.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// A directory that shall hold what is restored, each name below it by its absolute path. It must not exist, or be
+    /// empty.
+    Target(PathBuf),
+    /// Each source takes the place of what is there now; OpenClaw's state that of the caller's.
+    InPlace(InPlace),
+}
+
+/// How to restore in place.
+#[derive(Clone, Debug)]
+pub struct InPlace {
+    /// Says where the caller's state directory is.
+    pub environment: Environment,
+    /// Whether it is of no concern who works there.
+    pub force: bool,
+}
+
+/// Asked whether to go on although the archive says that these are not whole.
+pub type Consent<'a> = &'a dyn Fn(&[Remark]) -> bool;
 
 /// How a restore ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -65,14 +102,31 @@ pub struct Remark {
     pub what: String,
 }
 
+/// A source that was restored in place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// Its absolute path where it was backed up.
+    pub path: PathName,
+    /// Where it is now.
+    pub restored_to: PathName,
+    /// Where that lies which was there before, if anything was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<PathName>,
+}
+
 /// What a restore did.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Restored {
     /// The archive.
     pub archive_path: PathName,
-    /// Where it was restored to.
-    pub target: PathName,
+    /// The directory that it was restored into; none for one in place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<PathName>,
+    /// What was restored in place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Place>,
     /// How it ended.
     pub outcome: Ending,
     /// Why nothing was restored.
@@ -90,6 +144,9 @@ pub struct Restored {
     pub differences: Vec<Remark>,
     /// Names that are not whole in the archive already: torn or hollow.
     pub flagged: Vec<Remark>,
+    /// What should be known, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Wall time in milliseconds.
     pub elapsed_milliseconds: u64,
 }
@@ -97,36 +154,58 @@ pub struct Restored {
 impl Restored {
     /// The exit code: 0 complete, 1 failed, 2 usage, 3 with differences, 4 not proven.
     pub fn exit_code(&self) -> u8 {
-        match self.outcome {
-            Ending::Complete => 0,
-            Ending::Failed | Ending::Cancelled => 1,
-            Ending::Usage => 2,
-            Ending::Different => 3,
-            Ending::Unproven => 4,
+        self.outcome.exit_code()
+    }
+}
+
+impl Ending {
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Complete => 0,
+            Self::Failed | Self::Cancelled => 1,
+            Self::Usage => 2,
+            Self::Different => 3,
+            Self::Unproven => 4,
+        }
+    }
+
+    fn of(outcome: &Result<()>) -> Self {
+        match outcome {
+            Ok(()) => Self::Complete,
+            Err(Error::Usage(_)) => Self::Usage,
+            Err(Error::Unproven(_)) => Self::Unproven,
+            Err(Error::Cancelled) => Self::Cancelled,
+            Err(Error::Failed { .. }) => Self::Failed,
         }
     }
 }
 
 /// Restores what is wanted of an archive.
-pub fn restore(archive: &Path, options: &RestoreOptions, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Restored {
+pub fn restore(
+    archive: &Path,
+    options: &RestoreOptions,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    consent: Consent<'_>,
+) -> Restored {
     let begun = Instant::now();
-    let name = |path: &Path| PathName(path.as_os_str().as_bytes().to_vec());
-    let mut restored = Restored { archive_path: name(archive), target: name(&options.target), ..Restored::default() };
-    let outcome = run(archive, options, gate, observer, &mut restored);
+    let target = match &options.destination {
+        Destination::Target(target) => Some(name(target)),
+        Destination::InPlace(_) => None,
+    };
+    let fresh = || Restored { archive_path: name(archive), target: target.clone(), ..Restored::default() };
+    let mut restored = fresh();
+    let outcome = run(archive, options, gate, observer, consent, &mut restored);
     if outcome.is_err() {
         // Whatever was made is gone again.
-        restored = Restored { archive_path: restored.archive_path, target: restored.target, ..Restored::default() };
+        restored = fresh();
     }
-    restored.outcome = match &outcome {
-        Ok(()) if restored.differences.is_empty() && restored.flagged.is_empty() => Ending::Complete,
-        Ok(()) => Ending::Different,
-        Err(Error::Usage(_)) => Ending::Usage,
-        Err(Error::Unproven(_)) => Ending::Unproven,
-        Err(Error::Cancelled) => Ending::Cancelled,
-        Err(Error::Failed { .. }) => Ending::Failed,
+    restored.outcome = match Ending::of(&outcome) {
+        Ending::Complete if !restored.differences.is_empty() || !restored.flagged.is_empty() => Ending::Different,
+        other => other,
     };
     restored.error = outcome.err().map(|error| error.to_string());
-    restored.elapsed_milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    restored.elapsed_milliseconds = elapsed(begun);
     restored
 }
 
@@ -135,195 +214,84 @@ fn run(
     options: &RestoreOptions,
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
+    consent: Consent<'_>,
     restored: &mut Restored,
 ) -> Result<()> {
-    let draft = Draft::begin(&options.target, gate)?;
-    let mut restorer = Restorer { options, tree: Tree::new(draft.tree()?), restored, failed: None };
+    let target = match &options.destination {
+        Destination::InPlace(ways) => return in_place::run(archive, options, ways, gate, observer, consent, restored),
+        Destination::Target(target) => target,
+    };
+    let draft = Target::begin(target, gate)?;
+    let site = Site::new(b"/", draft.tree()?, b"", target);
+    let mut restorer = Restorer::new(vec![site], options.mapping.clone(), options, restored);
     let outcome = read_ours(archive, gate, observer, &mut restorer);
-    // Trouble with the target is no fault of the archive.
-    if let Some(failed) = restorer.failed.take() {
-        return Err(failed);
-    }
-    outcome?;
-    let Restorer { mut tree, restored, .. } = restorer;
-    if restored.files + restored.directories == 0 {
-        let first = tree.differences.first();
-        let why = first.map(|difference| format!("/{}: {}", shown(&difference.path), difference.what));
-        let nothing = || "nothing in the archive fits: `clawsnap list` shows what is in it".to_owned();
-        return Err(Error::Usage(why.unwrap_or_else(nothing)));
-    }
-    tree.finish().map_err(|error| Error::failed("restore into", &options.target, error))?;
-    let told = tree.differences.into_iter();
-    let path = |below: &[u8]| PathName([b"/", below].concat());
-    restored.differences.extend(told.map(|difference| Remark { path: path(&difference.path), what: difference.what }));
+    restorer.finish(outcome)?;
+    agree(consent, &restored.flagged)?;
     draft.publish()
 }
 
-/// Puts into the tree what an archive holds, as it comes.
-struct Restorer<'a> {
-    options: &'a RestoreOptions,
-    tree: Tree,
-    restored: &'a mut Restored,
-    failed: Option<Error>,
+/// Asks, where there is something to ask about.
+fn agree(consent: Consent<'_>, flagged: &[Remark]) -> Result<()> {
+    if flagged.is_empty() || consent(flagged) { Ok(()) } else { Err(Error::Cancelled) }
 }
 
-impl Restorer<'_> {
-    /// Where an entry goes, below the tree; `None` if it is not wanted.
-    fn place(&self, met: &Met<'_>) -> Option<Vec<u8>> {
-        let (place, ending) = if met.kind == "tail" { (TAILS, &b".tail"[..]) } else { (PAYLOAD, &b""[..]) };
-        let below = met.path.strip_prefix(place)?.strip_prefix(b"/")?;
-        let wanted = self.options.wanted.fits(&[b"/", below].concat());
-        let wanted = wanted && (met.kind != "tail" || self.options.tails);
-        wanted.then(|| [below, ending].concat())
-    }
+/// What the archive says of a name that is wanted and not whole.
+fn flagged(line: &Line, wanted: &Wanted) -> Option<Remark> {
+    let below = line.path.bytes().unwrap_or_default();
+    let path = below.strip_prefix(PAYLOAD)?;
+    let flagged = (line.fate == "torn" || line.fate == "hollow") && wanted.fits(path);
+    let what = || format!("{}: {}", line.fate, line.reason.as_deref().unwrap_or_default());
+    flagged.then(|| Remark { path: PathName(path.to_vec()), what: what() })
+}
 
-    fn put(&mut self, met: &Met<'_>, path: &[u8], contents: &mut dyn Read) -> io::Result<()> {
-        let meta = Meta { mode: met.mode, uid: met.uid, gid: met.gid, mtime: met.mtime, xattrs: met.xattrs.clone() };
-        let link = met.link.unwrap_or_default();
-        match met.kind {
-            "directory" => self.tree.directory(path, meta)?,
-            "symlink" => self.tree.symlink(path, &meta, link)?,
-            "hardlink" => {
-                let target = link.strip_prefix(PAYLOAD).and_then(|below| below.strip_prefix(b"/")).unwrap_or(link);
-                if !self.tree.hard_link(path, target)? {
-                    return Ok(());
-                }
-            }
-            _ => self.restored.bytes += self.tree.file(path, &meta, contents)?,
-        }
-        if met.kind == "directory" {
-            self.restored.directories += 1;
-        } else {
-            self.restored.files += 1;
-        }
-        let ours = (met.uid, met.gid) == (sys::effective_uid(), sys::effective_gid());
-        self.restored.owners_not_kept += u64::from(sys::effective_uid() != 0 && !ours);
+fn nothing_fits() -> String {
+    "nothing in the archive fits: `clawsnap list` shows what is in it".to_owned()
+}
+
+fn name(path: &Path) -> PathName {
+    PathName(path.as_os_str().as_bytes().to_vec())
+}
+
+fn elapsed(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What bringing back did.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BroughtBack {
+    /// How it ended: complete, or the outcome of the first that could not be brought back.
+    pub outcome: Ending,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What is back, and what was there instead until now, by the path under which it is kept.
+    pub places: Vec<Place>,
+    /// Wall time in milliseconds.
+    pub elapsed_milliseconds: u64,
+}
+
+impl BroughtBack {
+    /// The exit code, as that of a restore.
+    pub fn exit_code(&self) -> u8 {
+        self.outcome.exit_code()
+    }
+}
+
+/// Brings back what restores in place have kept, and keeps what is there now. Done twice it is not done.
+pub fn bring_back(kept: &[PathBuf], ways: &InPlace, gate: &Arc<dyn Gate>) -> BroughtBack {
+    let begun = Instant::now();
+    let mut back = BroughtBack::default();
+    let outcome = kept.iter().try_for_each(|path| {
+        let kept = Kept::open(path, gate)?;
+        ways.check_free(kept.root())?;
+        let restored_to = name(kept.root());
+        kept.bring_back()?;
+        back.places.push(Place { path: restored_to.clone(), restored_to, kept: Some(name(path)) });
         Ok(())
-    }
-}
-
-impl Guest for Restorer<'_> {
-    fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
-        let Some(path) = self.place(&met) else { return Ok(()) };
-        let mut reading = Noting::new(contents);
-        let outcome = self.put(&met, &path, &mut reading);
-        match outcome {
-            // What the archive's reader says is about the archive.
-            Err(error) if reading.failed || gate::is_cancelled(&error) => Err(error),
-            Err(error) => {
-                let at = self.options.target.join(Path::new(std::ffi::OsStr::from_bytes(&path)));
-                let full = error.kind() == io::ErrorKind::StorageFull;
-                let failed = Error::failed("restore", at, error);
-                self.failed =
-                    Some(if full { failed.remedy("free space there, or choose another --target") } else { failed });
-                Err(io::Error::other("the target cannot take it"))
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    fn line(&mut self, line: &Line) -> Result<()> {
-        let below = line.path.bytes().unwrap_or_default();
-        let path = below.strip_prefix(PAYLOAD).unwrap_or(&below).to_vec();
-        let flagged = (line.fate == "torn" || line.fate == "hollow") && self.options.wanted.fits(&path);
-        if flagged {
-            let reason = line.reason.as_deref().unwrap_or_default();
-            self.restored.flagged.push(Remark { path: PathName(path), what: format!("{}: {reason}", line.fate) });
-        }
-        Ok(())
-    }
-}
-
-/// The hidden directory that a tree is made in. Dropping it removes it.
-struct Draft {
-    parent: Dir,
-    clean_up: Dir,
-    /// Its name; empty when it is nobody's to remove any more.
-    name: Vec<u8>,
-    target: PathBuf,
-    target_name: Vec<u8>,
-    /// Locked as long as it is open: it tells other runs that this one lives.
-    lock: Option<std::fs::File>,
-}
-
-impl Draft {
-    fn begin(target: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
-        let absolute = std::path::absolute(target).map_err(|error| Error::failed("resolve", target, error))?;
-        let name =
-            absolute.file_name().ok_or_else(|| Error::Usage(format!("{} names no directory", target.display())))?;
-        let parent = absolute.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(parent).map_err(|error| Error::failed("make the directory", parent, error))?;
-        let parent_path = parent.canonicalize().map_err(|error| Error::failed("resolve", parent, error))?;
-        let fail = |error| Error::failed("restore into", parent, error);
-        let dir = Dir::open(&parent_path, Realm::Output, Arc::clone(gate)).map_err(fail)?;
-        check_free(&dir, name.as_bytes(), target)?;
-        let clean_up = dir.guarded(Realm::Output, Arc::new(Unstoppable(Arc::clone(gate))));
-        sweep(&clean_up);
-        let hidden = partial_name(sys::now()).map_err(fail)?.into_bytes();
-        dir.make_dir(&hidden).map_err(fail)?;
-        let (target, target_name) = (target.to_owned(), name.as_bytes().to_vec());
-        let mut draft = Self { parent: dir, clean_up, name: hidden, target, target_name, lock: None };
-        let lock = draft.parent.open_own_dir(&draft.name).map_err(fail)?;
-        // A filesystem without locks has nobody to tell.
-        let _others_are_told = draft.parent.lock(&lock);
-        draft.lock = Some(lock);
-        Ok(draft)
-    }
-
-    fn tree(&self) -> Result<Dir> {
-        self.parent.open_dir(&self.name).map_err(|error| Error::failed("restore into", &self.target, error))
-    }
-
-    /// Makes it durable, and gives it its name.
-    fn publish(mut self) -> Result<()> {
-        let fail = |error| Error::failed("publish what was restored as", &self.target, error);
-        self.parent.open_dir(&self.name).and_then(|dir| dir.sync_filesystem()).map_err(fail)?;
-        // Over an empty directory, or nothing: the kernel refuses everything else.
-        let _was_empty = self.parent.remove_dir(&self.target_name);
-        self.parent.rename_noreplace(&self.name, &self.target_name).map_err(fail)?;
-        // A name that may not survive a power cut goes again, with the draft.
-        self.name.clone_from(&self.target_name);
-        self.parent.sync().map_err(fail)?;
-        self.name.clear();
-        Ok(())
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.name.is_empty() {
-            // Nobody is left to tell; the next run sweeps what stays.
-            let _left: io::Result<()> = tree::remove(&self.clean_up, &self.name);
-        }
-    }
-}
-
-fn check_free(dir: &Dir, name: &[u8], target: &Path) -> Result<()> {
-    let taken = || {
-        let text = format!(
-            "{} exists, and is no empty directory: choose another --target; nothing is ever overwritten",
-            target.display()
-        );
-        Err(Error::Usage(text))
-    };
-    match dir.stat(name) {
-        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok(()),
-        Err(error) => Err(Error::failed("look at", target, error)),
-        Ok(_) => match dir.open_dir(name).and_then(|dir| dir.list()) {
-            Ok(listing) if listing.names.is_empty() && listing.trouble.is_none() => Ok(()),
-            _ => taken(),
-        },
-    }
-}
-
-/// Removes what dead runs left.
-fn sweep(dir: &Dir) {
-    let names = dir.list().map(|listing| listing.names).unwrap_or_default();
-    for found in names.iter().filter(|found| is_partial_name(&found.name)) {
-        let ours = dir.stat(&found.name).is_ok_and(|stat| stat.uid == sys::effective_uid());
-        let dead = ours && dir.open_own_dir(&found.name).and_then(|lock| dir.lock(&lock)).unwrap_or(false);
-        if dead {
-            let _left: io::Result<()> = tree::remove(dir, &found.name);
-        }
-    }
+    });
+    back.outcome = Ending::of(&outcome);
+    back.error = outcome.err().map(|error| error.to_string());
+    back.elapsed_milliseconds = elapsed(begun);
+    back
 }

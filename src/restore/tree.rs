@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use crate::entry::{Stat, Timestamp, Xattrs};
 use crate::gate;
 use crate::relpath::{joined, shown, split};
-use crate::sys::{self, Dir, Errno, Writer};
+use crate::sys::{self, Dir, Errno, Reader, Writer};
 
 /// Bytes that are moved, or left out as a hole, at a time.
 const CHUNK: usize = 64 * 1024;
@@ -37,6 +37,8 @@ pub(super) struct Tree {
     open: Vec<(Vec<u8>, Dir)>,
     /// Directories get what belongs to them last: what is put into them would change it.
     directories: Vec<(Vec<u8>, Meta)>,
+    /// Directories that lead to where we are in the archive, and are not wanted for themselves.
+    above: Vec<(Vec<u8>, Meta)>,
     /// Whether files may be given to others.
     is_root: bool,
     pub(super) differences: Vec<Difference>,
@@ -45,7 +47,18 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn new(root: Dir) -> Self {
         let is_root = sys::effective_uid() == 0;
-        Self { root, open: Vec::new(), directories: Vec::new(), is_root, differences: Vec::new() }
+        Self { root, open: Vec::new(), directories: Vec::new(), above: Vec::new(), is_root, differences: Vec::new() }
+    }
+
+    /// The directory that it is made in.
+    pub(super) fn root(&self) -> &Dir {
+        &self.root
+    }
+
+    /// A directory that is not wanted; should something in it be, it is made, and gets what belongs to it.
+    pub(super) fn remember(&mut self, path: &[u8], meta: Meta) {
+        self.above.retain(|(above, _)| path.strip_prefix(&above[..]).is_some_and(|rest| rest.starts_with(b"/")));
+        self.above.push((path.to_vec(), meta));
     }
 
     /// The directory of `path`, made where it is missing, and the name in it.
@@ -54,12 +67,22 @@ impl Tree {
         let name = parts.pop().unwrap_or_default();
         let common = self.open.iter().zip(&parts).take_while(|((open, _), part)| open == *part).count();
         self.open.truncate(common);
-        for part in &parts[common..] {
+        for (number, part) in parts.iter().enumerate().skip(common) {
             let above = self.open.last().map_or(&self.root, |(_, dir)| dir);
-            let dir = made(above, part)?;
+            let (dir, is_new) = made(above, part)?;
             self.open.push((part.to_vec(), dir));
+            if is_new {
+                self.adopt(&parts[..=number].join(&b'/'));
+            }
         }
         Ok((self.open.last().map_or(&self.root, |(_, dir)| dir).clone(), name))
+    }
+
+    /// A directory that had to be made gets what belongs to it, if that is known.
+    fn adopt(&mut self, path: &[u8]) {
+        if let Some(found) = self.above.iter().position(|(above, _)| above == path) {
+            self.directories.push(self.above.remove(found));
+        }
     }
 
     pub(super) fn directory(&mut self, path: &[u8], meta: Meta) -> io::Result<()> {
@@ -94,8 +117,7 @@ impl Tree {
         match outcome {
             Err(error) if gate::is_cancelled(&error) => Err(error),
             Err(error) => {
-                let what = format!("its attribute {} cannot be set: {error}", shown(name));
-                self.differences.push(Difference { path: path.to_vec(), what });
+                self.differs(path, format!("its attribute {} cannot be set: {error}", shown(name)));
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -109,19 +131,43 @@ impl Tree {
         dir.dress_symlink(name, owner, meta.mtime)
     }
 
-    /// A second name of a file that was made before; whether it was.
-    pub(super) fn hard_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<bool> {
-        let (parent, target_name) = split(target);
+    /// A second name of a file that was made before, at `first` below `from`; whether it was. `target` is its name for
+    /// people.
+    pub(super) fn hard_link(
+        &mut self,
+        path: &[u8],
+        meta: &Meta,
+        from: &Dir,
+        first: &[u8],
+        target: &[u8],
+    ) -> io::Result<bool> {
+        let (parent, first_name) = split(first);
         let (dir, name) = self.place(path)?;
-        match self.root.open_dir(parent).and_then(|parent| parent.link(target_name, &dir, name)) {
-            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => {
-                let what =
-                    format!("not restored: its contents are those of /{}, which must be named too", shown(target));
-                self.differences.push(Difference { path: path.to_vec(), what });
-                Ok(false)
+        let Some(parent) = found(from.open_dir(parent))? else { return Ok(self.lacks(path, target)) };
+        match found(parent.link(first_name, &dir, name)) {
+            Ok(Some(())) => Ok(true),
+            Ok(None) => Ok(self.lacks(path, target)),
+            Err(error) if sys::errno(&error) == Some(Errno::XDEV) => {
+                let mut contents = Sequential { file: parent.open_file(first_name)?, offset: 0 };
+                self.file(path, meta, &mut contents)?;
+                self.differs(path, format!("a file of its own: {} lies on another filesystem", shown(target)));
+                Ok(true)
             }
-            other => other.map(|()| true),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Says that a second name has no first one.
+    fn lacks(&mut self, path: &[u8], target: &[u8]) -> bool {
+        self.differs(
+            path,
+            format!("not restored: its contents are those of {}, which must be named too", shown(target)),
+        );
+        false
+    }
+
+    fn differs(&mut self, path: &[u8], what: String) {
+        self.differences.push(Difference { path: path.to_vec(), what });
     }
 
     /// Gives the directories what belongs to them, the deepest first.
@@ -143,13 +189,36 @@ impl Tree {
     }
 }
 
-/// The directory `name`, made if it is not there.
-fn made(above: &Dir, name: &[u8]) -> io::Result<Dir> {
-    match above.make_dir(name) {
-        Err(error) if sys::errno(&error) != Some(Errno::EXIST) => return Err(error),
-        _ => {}
+/// The directory `name`, and whether it had to be made.
+fn made(above: &Dir, name: &[u8]) -> io::Result<(Dir, bool)> {
+    let is_new = match above.make_dir(name) {
+        Ok(()) => true,
+        Err(error) if sys::errno(&error) == Some(Errno::EXIST) => false,
+        Err(error) => return Err(error),
+    };
+    Ok((above.open_dir(name)?, is_new))
+}
+
+/// A file that was restored, read from its start.
+struct Sequential {
+    file: Reader,
+    offset: u64,
+}
+
+impl Read for Sequential {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buffer, self.offset)?;
+        self.offset += n as u64;
+        Ok(n)
     }
-    above.open_dir(name)
+}
+
+/// Nothing that is there is an answer.
+fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Writes contents; whole chunks of zeros become holes.

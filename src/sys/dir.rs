@@ -279,6 +279,18 @@ impl Dir {
         Ok(kernel::renameat(&*self.fd, from, &*self.fd, to)?)
     }
 
+    /// Moves `name` into another directory, where its new name must be free (`EEXIST`).
+    pub(crate) fn move_to(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Rename, name)?;
+        Ok(kernel::renameat_with(&*self.fd, name, &*to.fd, to_name, RenameFlags::NOREPLACE)?)
+    }
+
+    /// Exchanges what two names are bound to, whatever that is, in one step.
+    pub(crate) fn exchange(&self, name: &[u8], other: &Dir, other_name: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Rename, name)?;
+        Ok(kernel::renameat_with(&*self.fd, name, &*other.fd, other_name, RenameFlags::EXCHANGE)?)
+    }
+
     /// Sets the directory's modification time; its access time stays.
     pub(crate) fn set_mtime(&self, to: Timestamp) -> io::Result<()> {
         self.pass(Verb::Write, b"")?;

@@ -1,0 +1,192 @@
+//! Puts into trees what an archive holds, as it comes.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::mapping::{Mapping, below};
+use super::tree::{Meta, Tree};
+use super::{Remark, RestoreOptions, Restored};
+use crate::archive::{Line, PAYLOAD, TAILS};
+use crate::error::{Error, Result};
+use crate::gate;
+use crate::relpath::joined;
+use crate::report::PathName;
+use crate::sys::{self, Dir};
+use crate::verify::{Guest, Met, Noting};
+
+/// A part of the archive, and the tree that it goes to.
+pub(super) struct Site {
+    /// The absolute path of the part.
+    from: Vec<u8>,
+    /// The path in the tree.
+    to: &'static [u8],
+    tree: Tree,
+    /// What the path in the tree stands for, for people.
+    at: PathBuf,
+}
+
+/// Where a name goes.
+struct Spot {
+    site: usize,
+    path: Vec<u8>,
+}
+
+impl Site {
+    /// What was at `from` goes to `to` in `tree`, which shall be at `at`.
+    pub(super) fn new(from: &[u8], tree: Dir, to: &'static [u8], at: &Path) -> Self {
+        Self { from: from.to_vec(), to, tree: Tree::new(tree), at: at.to_owned() }
+    }
+
+    /// Where in the tree a path of the archive goes.
+    fn path(&self, archived: &[u8]) -> Option<Vec<u8>> {
+        let path = match (self.to, below(archived, &self.from)?) {
+            (to, b"") => to.to_vec(),
+            (to, rest) => joined(to, rest),
+        };
+        // The tree's own directory is not the archive's to dress.
+        (!path.is_empty()).then_some(path)
+    }
+
+    /// What a path in the tree stands for.
+    fn shown(&self, path: &[u8]) -> PathBuf {
+        let rest = below(path, self.to).unwrap_or(path);
+        if rest.is_empty() { self.at.clone() } else { self.at.join(OsStr::from_bytes(rest)) }
+    }
+
+    /// The path in the archive that a path in the tree comes from.
+    fn archived(&self, path: &[u8]) -> PathName {
+        let from = self.from.strip_suffix(b"/").unwrap_or(&self.from);
+        match below(path, self.to).unwrap_or(path) {
+            b"" => PathName(self.from.clone()),
+            rest => PathName([from, b"/", rest].concat()),
+        }
+    }
+}
+
+/// Puts into trees what an archive holds.
+pub(super) struct Restorer<'a> {
+    sites: Vec<Site>,
+    mapping: Mapping,
+    options: &'a RestoreOptions,
+    restored: &'a mut Restored,
+    failed: Option<Error>,
+}
+
+impl<'a> Restorer<'a> {
+    pub(super) fn new(
+        sites: Vec<Site>,
+        mapping: Mapping,
+        options: &'a RestoreOptions,
+        restored: &'a mut Restored,
+    ) -> Self {
+        Self { sites, mapping, options, restored, failed: None }
+    }
+
+    /// Ends the trees, once the archive was read.
+    ///
+    /// # Errors
+    /// Trouble with the target, which is no fault of the archive; that of the archive; nothing that was wanted.
+    pub(super) fn finish<T>(mut self, outcome: Result<T>) -> Result<T> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
+        let proof = outcome?;
+        for site in &mut self.sites {
+            let fail = |error| Error::failed("restore into", &site.at, error);
+            site.tree.finish().map_err(fail)?;
+            let told = std::mem::take(&mut site.tree.differences).into_iter();
+            let remarks = told.map(|told| Remark { path: site.archived(&told.path), what: told.what });
+            self.restored.differences.extend(remarks);
+        }
+        if self.restored.files + self.restored.directories > 0 {
+            return Ok(proof);
+        }
+        let first = self.restored.differences.first();
+        let why = first.map(|remark| format!("{}: {}", crate::relpath::shown(&remark.path.0), remark.what));
+        Err(Error::Usage(why.unwrap_or_else(super::nothing_fits)))
+    }
+
+    /// Where a name in the payload goes, wanted or not.
+    fn spot(&self, archived: &[u8]) -> Option<Spot> {
+        let mapped = self.mapping.apply(archived);
+        let found = |(site, place): (usize, &Site)| Some(Spot { site, path: place.path(&mapped)? });
+        self.sites.iter().enumerate().find_map(found)
+    }
+
+    fn is_wanted(&self, met: &Met<'_>, archived: &[u8]) -> bool {
+        self.options.wanted.fits(archived) && (met.kind != "tail" || self.options.tails)
+    }
+
+    fn put(&mut self, met: &Met<'_>, spot: &Spot, contents: &mut dyn Read) -> io::Result<()> {
+        let meta = Meta { mode: met.mode, uid: met.uid, gid: met.gid, mtime: met.mtime, xattrs: met.xattrs.clone() };
+        let tree = &mut self.sites[spot.site].tree;
+        let link = met.link.unwrap_or_default();
+        match met.kind {
+            "directory" => tree.directory(&spot.path, meta)?,
+            "symlink" => tree.symlink(&spot.path, &meta, link)?,
+            "hardlink" => {
+                if !self.hard_link(&spot.path, spot.site, &meta, link)? {
+                    return Ok(());
+                }
+            }
+            _ => self.restored.bytes += tree.file(&spot.path, &meta, contents)?,
+        }
+        if met.kind == "directory" {
+            self.restored.directories += 1;
+        } else {
+            self.restored.files += 1;
+        }
+        let ours = (met.uid, met.gid) == (sys::effective_uid(), sys::effective_gid());
+        self.restored.owners_not_kept += u64::from(sys::effective_uid() != 0 && !ours);
+        Ok(())
+    }
+
+    /// Whether the file that it is a second name of was restored.
+    fn hard_link(&mut self, path: &[u8], site: usize, meta: &Meta, link: &[u8]) -> io::Result<bool> {
+        let target = absolute(link).to_vec();
+        let Some(first) = self.spot(&target) else { return Ok(false) };
+        let from = self.sites[first.site].tree.root().clone();
+        self.sites[site].tree.hard_link(path, meta, &from, &first.path, &target)
+    }
+
+    fn tell(&mut self, spot: &Spot, error: io::Error) -> io::Error {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let failed = Error::failed("restore", self.sites[spot.site].shown(&spot.path), error);
+        self.failed = Some(if full { failed.remedy("free space there, or choose another --target") } else { failed });
+        io::Error::other("the target cannot take it")
+    }
+}
+
+/// The absolute path in the source that a path below the archive's root stands for.
+fn absolute(stored: &[u8]) -> &[u8] {
+    [PAYLOAD, TAILS].iter().find_map(|place| stored.strip_prefix(*place)).unwrap_or(stored)
+}
+
+impl Guest for Restorer<'_> {
+    fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
+        let archived = absolute(met.path);
+        let place = if met.kind == "tail" { [archived, b".tail"].concat() } else { archived.to_vec() };
+        let Some(spot) = self.spot(&place) else { return Ok(()) };
+        if !self.is_wanted(&met, archived) {
+            if met.kind == "directory" {
+                let (mode, uid, gid, mtime, xattrs) = (met.mode, met.uid, met.gid, met.mtime, met.xattrs.clone());
+                self.sites[spot.site].tree.remember(&spot.path, Meta { mode, uid, gid, mtime, xattrs });
+            }
+            return Ok(());
+        }
+        let mut reading = Noting::new(contents);
+        match self.put(&met, &spot, &mut reading) {
+            // What the archive's reader says is about the archive.
+            Err(error) if reading.failed || gate::is_cancelled(&error) => Err(error),
+            Err(error) => Err(self.tell(&spot, error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn line(&mut self, line: &Line) -> Result<()> {
+        self.restored.flagged.extend(super::flagged(line, &self.options.wanted));
+        Ok(())
+    }
+}

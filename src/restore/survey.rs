@@ -1,0 +1,95 @@
+//! The first of two readings: what an archive would restore, before anything is written.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::mapping::below;
+use super::{Remark, flagged};
+use crate::archive::{Line, Name, PAYLOAD};
+use crate::error::Result;
+use crate::event::Observer;
+use crate::gate::Gate;
+use crate::list::Wanted;
+use crate::verify::{Guest, Proof, read_ours};
+
+/// A source that was backed up.
+#[derive(Debug)]
+pub(super) struct Root {
+    /// Its absolute path there.
+    pub(super) path: Vec<u8>,
+    /// Whether it was OpenClaw's state directory.
+    pub(super) is_state: bool,
+    /// Names in it that are wanted.
+    pub(super) names: u64,
+    /// Bytes of their contents.
+    pub(super) bytes: u64,
+}
+
+/// What an archive would restore.
+pub(super) struct Survey {
+    /// That it is what it should be.
+    pub(super) proof: Proof,
+    /// Where it all comes from, with what is wanted of it.
+    pub(super) roots: Vec<Root>,
+    /// What is wanted and not whole.
+    pub(super) flagged: Vec<Remark>,
+    /// Names that a rule left out when it was made.
+    pub(super) left_out: u64,
+}
+
+impl Survey {
+    /// Reads an archive to its end.
+    ///
+    /// # Errors
+    /// An archive that is not proven, or cannot be read.
+    pub(super) fn of(archive: &Path, wanted: &Wanted, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<Survey> {
+        let mut surveyor = Surveyor { wanted, roots: Vec::new(), flagged: Vec::new(), left_out: 0 };
+        let proof = read_ours(archive, gate, observer, &mut surveyor)?;
+        let Surveyor { mut roots, flagged, left_out, .. } = surveyor;
+        roots.retain(|root| root.names > 0);
+        Ok(Survey { proof, roots, flagged, left_out })
+    }
+}
+
+struct Surveyor<'a> {
+    wanted: &'a Wanted,
+    roots: Vec<Root>,
+    flagged: Vec<Remark>,
+    left_out: u64,
+}
+
+impl Surveyor<'_> {
+    /// The root that `path` lies in. Entries come sorted, each root before what lies in it, and no root in another.
+    fn root(&mut self, path: &[u8]) -> &mut Root {
+        let known = self.roots.last().is_some_and(|root| below(path, &root.path).is_some());
+        if !known {
+            self.roots.push(Root { path: path.to_vec(), is_state: false, names: 0, bytes: 0 });
+        }
+        let last = self.roots.len() - 1;
+        &mut self.roots[last]
+    }
+}
+
+impl Guest for Surveyor<'_> {
+    fn line(&mut self, line: &Line) -> Result<()> {
+        let stored = line.path.bytes().unwrap_or_default();
+        let Some(path) = stored.strip_prefix(PAYLOAD) else { return Ok(()) };
+        let (wanted, size) = (self.wanted.fits(path), if line.kind == "file" { line.size } else { 0 });
+        let root = self.root(path);
+        if wanted {
+            root.names += 1;
+            root.bytes += size;
+        }
+        self.flagged.extend(flagged(line, self.wanted));
+        Ok(())
+    }
+
+    fn report(&mut self, report: &serde_json::Value) {
+        self.left_out = report["excluded"].as_array().map_or(0, |names| names.len() as u64);
+        for asset in report["assets"].as_array().into_iter().flatten() {
+            let path = serde_json::from_value::<Name>(asset["sourcePath"].clone()).ok().and_then(|name| name.bytes());
+            let named = |root: &&mut Root| asset["kind"] == "state" && Some(&root.path) == path.as_ref();
+            self.roots.iter_mut().filter(named).for_each(|root| root.is_state = true);
+        }
+    }
+}

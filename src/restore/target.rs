@@ -1,0 +1,95 @@
+//! A new directory as the place to restore to: it gets its name when what is in it is proven.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::draft::{Draft, take_over, unstoppable};
+use super::tree;
+use crate::error::{Error, Result};
+use crate::gate::{Gate, Realm};
+use crate::naming::{is_partial_name, partial_name};
+use crate::sys::{self, Dir, Errno};
+
+/// The directory that shall be made, and what is made of it so far.
+pub(super) struct Target {
+    host: Dir,
+    path: PathBuf,
+    name: Vec<u8>,
+    draft: Draft,
+}
+
+impl Target {
+    /// Begins a hidden directory beside `path`, which must be free.
+    ///
+    /// # Errors
+    /// A name that is taken by more than an empty directory; those of the kernel.
+    pub(super) fn begin(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
+        let absolute = std::path::absolute(path).map_err(|error| Error::failed("resolve", path, error))?;
+        let name =
+            absolute.file_name().ok_or_else(|| Error::Usage(format!("{} names no directory", path.display())))?;
+        let parent = absolute.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(parent).map_err(|error| Error::failed("make the directory", parent, error))?;
+        let canonical = parent.canonicalize().map_err(|error| Error::failed("resolve", parent, error))?;
+        let fail = |error| Error::failed("restore into", parent, error);
+        let host = Dir::open(&canonical, Realm::Output, Arc::clone(gate)).map_err(fail)?;
+        check_free(&host, name.as_bytes(), path)?;
+        sweep(&unstoppable(&host));
+        let draft = partial_name(sys::now()).and_then(|hidden| Draft::make(&host, hidden)).map_err(fail)?;
+        Ok(Self { host, path: path.to_owned(), name: name.as_bytes().to_vec(), draft })
+    }
+
+    /// The directory as it is so far.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn tree(&self) -> Result<Dir> {
+        self.draft.dir().map_err(|error| Error::failed("restore into", &self.path, error))
+    }
+
+    /// Makes it durable, and gives it its name.
+    ///
+    /// # Errors
+    /// A name that was taken meanwhile; those of the kernel. Nothing is left then.
+    pub(super) fn publish(mut self) -> Result<()> {
+        let fail = |error| Error::failed("publish what was restored as", &self.path, error);
+        self.draft.dir().and_then(|dir| dir.sync_filesystem()).map_err(fail)?;
+        // Over an empty directory, or nothing: the kernel refuses everything else.
+        let _was_empty = self.host.remove_dir(&self.name);
+        self.host.rename_noreplace(self.draft.name(), &self.name).map_err(fail)?;
+        // A name that may not survive a power cut goes again, with what has it.
+        self.draft.renamed(&self.name);
+        self.host.sync().map_err(fail)?;
+        self.draft.let_go();
+        Ok(())
+    }
+}
+
+fn check_free(dir: &Dir, name: &[u8], target: &Path) -> Result<()> {
+    let taken = || {
+        let text = format!(
+            "{} exists, and is no empty directory: choose another --target; nothing is ever overwritten",
+            target.display()
+        );
+        Err(Error::Usage(text))
+    };
+    match dir.stat(name) {
+        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok(()),
+        Err(error) => Err(Error::failed("look at", target, error)),
+        Ok(_) => match dir.open_dir(name).and_then(|dir| dir.list()) {
+            Ok(listing) if listing.names.is_empty() && listing.trouble.is_none() => Ok(()),
+            _ => taken(),
+        },
+    }
+}
+
+/// Removes what dead runs left.
+fn sweep(host: &Dir) {
+    let names = host.list().map(|listing| listing.names).unwrap_or_default();
+    for found in names.iter().filter(|found| is_partial_name(&found.name)) {
+        if let Some(_lock) = take_over(host, &found.name) {
+            let _left: io::Result<()> = tree::remove(host, &found.name);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Restoring in place: what is there is exchanged with what was archived, and kept.
+
+mod place;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use clawsnap::gate::{CancelFlag, Gate};
+use clawsnap::plan::Environment;
+use clawsnap::restore::{Destination, Ending, InPlace, Mapping};
+use place::support::{self, Backup, write, write_cold};
+use place::{Mounted, Scene, is_root, name, restore, said, sh, tree};
+
+#[test]
+fn the_state_of_the_archive_takes_the_place_of_what_is_there_and_that_is_kept() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    let archived = tree(&scene.state());
+    scene.go_on();
+    let before = tree(&scene.state());
+    let inode = |path: &Path| fs::metadata(path).expect("is there").ino();
+    let old = inode(&scene.state());
+    let restored = scene.restore(&archive, &[]);
+    assert_eq!((restored.outcome, &restored.error), (Ending::Complete, &None), "{:?}", restored.differences);
+    assert_eq!(tree(&scene.state()), archived);
+    let kept = scene.only_kept();
+    assert_eq!((tree(&kept), inode(&kept)), (before.clone(), old), "what was there is kept as it was");
+    assert_eq!(restored.places[0].kept, Some(name(&kept)));
+    scene.assert_nothing_hidden("restored");
+
+    for (state, beside) in [(&before, &archived), (&archived, &before)] {
+        let back = scene.undo(&kept);
+        assert_eq!((back.outcome, back.error), (Ending::Complete, None));
+        assert_eq!((&tree(&scene.state()), &tree(&kept)), (state, beside));
+    }
+}
+
+#[test]
+fn a_state_that_is_gone_is_restored_and_nothing_is_kept() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    let archived = tree(&scene.state());
+    fs::remove_dir_all(scene.state()).expect("removes");
+    let restored = scene.restore(&archive, &[]);
+    assert_eq!((restored.outcome, restored.places[0].kept.clone()), (Ending::Complete, None), "{:?}", restored.error);
+    assert_eq!((tree(&scene.state()), scene.kept()), (archived, Vec::new()));
+    scene.assert_nothing_hidden("restored");
+}
+
+#[test]
+fn the_state_directory_goes_to_that_of_the_caller_or_where_it_is_mapped() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    let archived = tree(&scene.state());
+    let (theirs, elsewhere) = (scene.path("theirs"), scene.path("elsewhere/claw"));
+    fs::create_dir_all(&theirs).expect("makes");
+    let environment = Environment { home: Some(theirs.clone()), ..scene.environment() };
+    let mut options = scene.options(&[]);
+    options.destination = Destination::InPlace(InPlace { environment, force: false });
+    let restored = restore(&archive, &options, Arc::new(CancelFlag::new()));
+    assert_eq!(restored.outcome, Ending::Complete, "{:?}", restored.error);
+    assert_eq!(restored.places[0].restored_to, name(&theirs.join(".openclaw")));
+    assert_eq!(tree(&theirs.join(".openclaw")), archived);
+
+    options.mapping = Mapping::default()
+        .and(&scene.path("home"), &scene.path("elsewhere"))
+        .expect("is absolute")
+        .and(&scene.state(), &elsewhere)
+        .expect("is absolute");
+    let missing = restore(&archive, &options, Arc::new(CancelFlag::new()));
+    assert_eq!(missing.outcome, Ending::Failed);
+    assert!(missing.error.expect("says why").contains("--map"), "its parent does not exist");
+    fs::create_dir_all(scene.path("elsewhere")).expect("makes");
+    assert_eq!(restore(&archive, &options, Arc::new(CancelFlag::new())).outcome, Ending::Complete);
+    assert_eq!(tree(&elsewhere), archived);
+
+    options.mapping = Mapping::default().and(&scene.state().join("logs"), &elsewhere).expect("is absolute");
+    assert_eq!(restore(&archive, &options, Arc::new(CancelFlag::new())).outcome, Ending::Usage, "half a root");
+}
+
+#[test]
+fn a_mapping_holds_for_a_new_directory_too() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    let mut options = scene.options(&[]);
+    options.destination = Destination::Target(scene.path("target"));
+    options.mapping = Mapping::default().and(&scene.state(), Path::new("/claw")).expect("is absolute");
+    assert_eq!(restore(&archive, &options, Arc::new(CancelFlag::new())).outcome, Ending::Complete);
+    assert_eq!(tree(&scene.path("target/claw")), tree(&scene.state()));
+    assert_eq!(fs::read_dir(scene.path("target")).expect("lists").count(), 1);
+}
+
+#[test]
+fn a_part_is_put_among_what_is_there_and_what_it_replaces_is_kept() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    scene.go_on();
+    let before = tree(&scene.state());
+    let sessions = scene.state().join("agents/main/sessions");
+    let restored = scene.restore(&archive, &["agents/main/sessions"]);
+    assert_eq!((restored.outcome, restored.files), (Ending::Complete, 2), "{:?}", restored.error);
+    for session in ["4f1c0a3e-1.jsonl", "9999aaaa-2.jsonl"] {
+        assert_eq!(said(&sessions.join(session)), "{\"said\":\"old\"}\n");
+    }
+    assert!(sessions.join("later.jsonl").exists(), "what is not in the archive stays");
+    assert_eq!(said(&scene.state().join("logs/a.log")), "{\"said\":\"new\"}\n", "what was not named stays");
+    scene.assert_nothing_hidden("restored");
+
+    let back = scene.undo(&scene.only_kept());
+    assert_eq!((back.outcome, back.error), (Ending::Complete, None));
+    assert_eq!(tree(&scene.state()), before, "what was replaced is back, what was new is gone");
+    assert_eq!(scene.undo(&scene.only_kept()).outcome, Ending::Complete);
+    assert_eq!(said(&sessions.join("9999aaaa-2.jsonl")), "{\"said\":\"old\"}\n", "and forth again");
+    scene.assert_nothing_hidden("undone and done");
+}
+
+#[test]
+fn one_session_is_restored_by_the_start_of_its_number() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    scene.go_on();
+    let restored = scene.restore(&archive, &["9999"]);
+    assert_eq!((restored.outcome, restored.files), (Ending::Complete, 1), "{:?}", restored.error);
+    let sessions = scene.state().join("agents/main/sessions");
+    assert_eq!(said(&sessions.join("9999aaaa-2.jsonl")), "{\"said\":\"old\"}\n");
+    assert_eq!(said(&sessions.join("4f1c0a3e-1.jsonl")), "{\"said\":\"new\"}\n");
+}
+
+#[test]
+fn a_directory_that_is_missing_comes_back_with_its_own_mode() {
+    let scene = Scene::new();
+    let agents = scene.state().join("agents");
+    fs::set_permissions(&agents, fs::Permissions::from_mode(0o750)).expect("sets");
+    let archive = scene.archive();
+    fs::remove_dir_all(&agents).expect("removes");
+    assert_eq!(scene.restore(&archive, &["4f1c"]).outcome, Ending::Complete);
+    assert_eq!(fs::metadata(&agents).expect("is there").mode() & 0o7777, 0o750);
+}
+
+/// The log of one database beside another destroys that.
+#[test]
+fn what_sqlite_left_beside_a_database_goes_with_it() {
+    let scene = Scene::new();
+    let database = scene.state().join("memory/main.sqlite");
+    write_cold(&database, [&b"SQLite format 3\0"[..], &[7; 4080]].concat());
+    let path = scene.path("a.tar.zst");
+    // It is no sound database, and archived as bytes.
+    let report = Backup::of(&scene.state()).to(&path);
+    assert_eq!(report.exit_code(), 3, "{:?}", report.error);
+    write(&database, "another");
+    let beside: Vec<PathBuf> =
+        ["-wal", "-shm", "-journal"].map(|end| format!("{}{end}", database.display()).into()).into();
+    beside.iter().for_each(|path| write(path, "stale"));
+    write(&scene.state().join("memory/main.sqlite-notes"), "stays");
+    let before = tree(&scene.state());
+    let restored = scene.restore(&path, &["memory"]);
+    assert_eq!((restored.outcome, restored.flagged.len()), (Ending::Different, 1), "{:?}", restored.error);
+    assert!(beside.iter().all(|path| !path.exists()) && database.with_extension("sqlite-notes").exists());
+    assert_eq!(fs::read(&database).expect("reads").len(), 4096);
+    assert_eq!(scene.undo(&scene.only_kept()).outcome, Ending::Complete);
+    assert_eq!(tree(&scene.state()), before);
+}
+
+#[test]
+fn what_is_not_whole_is_restored_only_with_consent() {
+    let scene = Scene::new();
+    write_cold(&scene.state().join("memory/main.sqlite"), [&b"SQLite format 3\0"[..], &[7; 4080]].concat());
+    let archive = scene.path("a.tar.zst");
+    assert_eq!(Backup::of(&scene.state()).to(&archive).exit_code(), 3);
+    scene.go_on();
+    let before = tree(&scene.state());
+    let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
+    let mut options = scene.options(&[]);
+    for destination in [Destination::InPlace(scene.ways()), Destination::Target(scene.path("target"))] {
+        options.destination = destination;
+        let asked = std::sync::Mutex::new(Vec::new());
+        let refuse = |flagged: &[clawsnap::restore::Remark]| {
+            asked.lock().expect("is sound").extend_from_slice(flagged);
+            false
+        };
+        let restored = clawsnap::restore::restore(&archive, &options, &gate, &(), &refuse);
+        assert_eq!(restored.outcome, Ending::Cancelled);
+        let asked = asked.into_inner().expect("is sound");
+        assert!(asked.len() == 1 && asked[0].what.starts_with("torn: "), "{asked:?}");
+        assert_eq!(tree(&scene.state()), before);
+        assert!(!scene.path("target").exists());
+        scene.assert_nothing_hidden("refused");
+    }
+}
+
+#[test]
+fn nothing_is_exchanged_under_somebody_who_works_there() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    scene.go_on();
+    let before = tree(&scene.state());
+    let input = Stdio::from(fs::File::open(scene.state().join("logs/a.log")).expect("opens"));
+    let mut child = Command::new("sleep").arg("60").stdin(input).spawn().expect("runs");
+    let refused = scene.restore(&archive, &[]);
+    let mut options = scene.options(&["logs"]);
+    options.destination = Destination::InPlace(InPlace { force: true, ..scene.ways() });
+    let forced = restore(&archive, &options, Arc::new(CancelFlag::new()));
+    let undone = scene.undo(&scene.only_kept());
+    child.kill().and_then(|()| child.wait()).expect("ends");
+    let error = refused.error.unwrap_or_default();
+    assert_eq!((refused.outcome, refused.places.len()), (Ending::Failed, 0));
+    assert!(error.contains("(sleep)") && error.contains("logs/a.log") && error.contains("--force"), "{error}");
+    assert_eq!(forced.outcome, Ending::Complete);
+    // It holds what was kept now, no longer what is there.
+    assert_eq!(undone.outcome, Ending::Complete, "{:?}", undone.error);
+    assert_eq!(tree(&scene.state()), before);
+}
+
+#[test]
+fn a_gateway_is_known_by_its_lock() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    let lock = scene.path("tmp/openclaw-0/gateway.12345678.lock");
+    let config = scene.state().join("openclaw.json");
+    write(&lock, format!("{{\"pid\":{},\"configPath\":\"{}\"}}", std::process::id(), config.display()));
+    let refused = scene.restore(&archive, &[]);
+    assert_eq!(refused.outcome, Ending::Failed);
+    assert!(refused.error.is_some_and(|error| error.contains("OpenClaw's gateway is running there")));
+    fs::remove_file(&lock).expect("removes");
+    assert_eq!(scene.restore(&archive, &[]).outcome, Ending::Complete);
+}
+
+#[test]
+fn what_is_not_proven_touches_nothing() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    scene.go_on();
+    let before = tree(&scene.state());
+    let mut bytes = fs::read(&archive).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&archive, bytes).expect("writes");
+    assert_eq!(scene.restore(&archive, &[]).outcome, Ending::Unproven);
+    assert_eq!((tree(&scene.state()), scene.kept()), (before, Vec::new()));
+    scene.assert_nothing_hidden("not proven");
+}
+
+#[test]
+fn a_mount_point_is_exchanged_name_by_name_and_what_was_there_is_kept_in_it() {
+    let scene = Scene::empty();
+    let Some(_mounted) = Mounted::on(&scene.state()) else { return };
+    scene.fill("old");
+    let archive = scene.archive();
+    let archived = tree(&scene.state());
+    scene.go_on();
+    let before = tree(&scene.state());
+    let restored = scene.restore(&archive, &[]);
+    assert_eq!(restored.outcome, Ending::Complete, "{:?}", restored.error);
+    assert_eq!(tree(&scene.state()), archived);
+    let kept = scene.only_kept();
+    assert!(kept.starts_with(scene.state()), "{kept:?}");
+    scene.assert_nothing_hidden("restored");
+    assert_eq!(scene.undo(&kept).outcome, Ending::Complete);
+    assert_eq!(tree(&scene.state()), before);
+    // What an earlier restore has kept is not exchanged.
+    assert_eq!(scene.restore(&archive, &[]).outcome, Ending::Complete);
+    assert_eq!((tree(&scene.state()), scene.kept().len()), (archived, 2));
+}
+
+#[test]
+fn a_mount_within_what_is_exchanged_is_not_lost() {
+    let scene = Scene::new();
+    write_cold(&scene.state().join("workspace/notes.md"), "old");
+    let archive = scene.archive();
+    let Some(_mounted) = Mounted::on(&scene.state().join("workspace")) else { return };
+    write(&scene.state().join("workspace/notes.md"), "mounted");
+    for patterns in [&[][..], &["workspace"], &["notes.md"]] {
+        let refused = scene.restore(&archive, patterns);
+        assert_eq!(refused.outcome, Ending::Failed, "{patterns:?}");
+        assert!(refused.error.is_some_and(|error| error.contains("mount of its own")));
+        assert_eq!(said(&scene.state().join("workspace/notes.md")), "mounted");
+        scene.assert_nothing_hidden("refused");
+    }
+    assert_eq!(scene.restore(&archive, &["logs"]).outcome, Ending::Complete, "what lies elsewhere can be restored");
+}
+
+/// As in `/var/lib`, which root owns.
+#[test]
+fn where_nothing_may_be_made_beside_it_the_room_is_in_it() {
+    let Some(program) = support::helper().into_iter().next().filter(|_| is_root()) else {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    };
+    let scene = Scene::new();
+    let archive = scene.archive();
+    scene.go_on();
+    fs::copy(program, scene.path("clawsnap")).expect("copies");
+    assert!(sh("cd \"$1/../..\" && chmod 755 . home && chown -R 65534:65534 home/.openclaw a.tar.zst", &scene.state()));
+    let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let run = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(user).arg(scene.path("clawsnap")).args(args).env("OPENCLAW_STATE_DIR", scene.state());
+        let output = command.current_dir("/").output().expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("is text")
+    };
+    let page = run(&["restore", archive.to_str().expect("is text"), "--in-place"]);
+    let kept = scene.only_kept();
+    assert!(kept.starts_with(scene.state()), "{kept:?}");
+    assert_eq!(said(&scene.state().join("logs/a.log")), "{\"said\":\"old\"}\n");
+    let way_back =
+        page.lines().find_map(|line| line.trim().strip_prefix("way back")).expect("is told").trim().to_owned();
+    let words: Vec<&str> = way_back.split(' ').skip(1).collect();
+    run(&words);
+    assert_eq!(said(&scene.state().join("logs/a.log")), "{\"said\":\"new\"}\n");
+}
