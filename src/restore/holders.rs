@@ -15,7 +15,19 @@ pub(super) struct Holder {
 pub(super) fn holder(path: &Path) -> Option<Holder> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    numbers.filter(|process| *process != std::process::id()).find_map(|process| held_by(process, path))
+    numbers.filter(|process| !is_ours(*process)).find_map(|process| held_by(process, path))
+}
+
+/// Whether it is this process, or a fork of it that has not become another program yet: that one has open what we have.
+fn is_ours(process: u32) -> bool {
+    let us = std::process::id();
+    let program = |process: u32| fs::read_link(format!("/proc/{process}/exe")).ok();
+    process == us || (parent(process) == Some(us) && program(process) == program(us))
+}
+
+fn parent(process: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 fn held_by(process: u32, path: &Path) -> Option<Holder> {
