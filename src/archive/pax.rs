@@ -3,6 +3,8 @@
 //! Written and read here by their lengths, as POSIX has it: the tar crate's reader takes them line by line, and a
 //! name or an attribute may hold a newline.
 
+use std::collections::HashSet;
+
 use crate::entry::Xattrs;
 
 /// The prefix of PAX keys for extended attributes, as GNU tar, bsdtar and star write it.
@@ -18,12 +20,14 @@ impl Records {
         self.0.iter().rev().find(|(found, _)| found == key).map(|(_, value)| &value[..])
     }
 
-    /// Whether there are only such as we write: what nobody reads, nobody would miss.
+    /// Whether there are only such as we write, each once: what nobody reads, nobody would miss.
     pub(crate) fn are_ours(&self) -> bool {
         const KNOWN: [&[u8]; 7] = [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"comment"];
+        let is_xattr = |key: &[u8]| key.strip_prefix(XATTR_PREFIX.as_bytes()).is_some_and(is_escaped_name);
+        let mut met = HashSet::new();
         self.0.iter().all(|(key, value)| match key.as_slice() {
-            b"hdrcharset" => value == b"BINARY",
-            key => KNOWN.contains(&key) || key.starts_with(XATTR_PREFIX.as_bytes()),
+            b"hdrcharset" => value == b"BINARY" && met.insert(&**key),
+            key => (KNOWN.contains(&key) || is_xattr(key)) && met.insert(key),
         })
     }
 
@@ -44,7 +48,7 @@ pub(crate) fn xattr_key(name: &[u8]) -> Vec<u8> {
     [XATTR_PREFIX.as_bytes(), &keyword(name)].concat()
 }
 
-/// Reads records; `None` if they are malformed.
+/// Reads records; `None` if they are malformed, or not in the one form that [`push`] gives them.
 pub(crate) fn parse(text: &[u8]) -> Option<Records> {
     let mut records = Vec::new();
     let mut rest = text;
@@ -53,6 +57,9 @@ pub(crate) fn parse(text: &[u8]) -> Option<Records> {
         let length: usize = std::str::from_utf8(&rest[..space]).ok()?.parse().ok()?;
         let body = rest.get(space + 1..length)?.strip_suffix(b"\n")?;
         let equals = body.iter().position(|&c| c == b'=')?;
+        if record(&body[..equals], &body[equals + 1..]) != rest[..length] {
+            return None;
+        }
         records.push((body[..equals].to_vec(), body[equals + 1..].to_vec()));
         rest = &rest[length..];
     }
@@ -67,6 +74,11 @@ fn keyword(name: &[u8]) -> Vec<u8> {
         other => vec![other],
     };
     name.iter().flat_map(escape).collect()
+}
+
+/// Whether this is the one way to write a name that an attribute can have.
+fn is_escaped_name(key: &[u8]) -> bool {
+    !key.is_empty() && !key.contains(&0) && keyword(&unescape_keyword(key)) == key
 }
 
 /// The inverse of [`keyword`].
@@ -121,6 +133,19 @@ mod tests {
         let records = parse(&text).expect("parses");
         assert_eq!(records.get(b"path"), Some(&b"a\nb=c"[..]));
         assert_eq!(records.xattrs(), vec![(b"user.a=b%".to_vec(), b"\0\xff\n".to_vec())]);
+    }
+
+    #[test]
+    fn a_record_has_one_form() {
+        for text in ["+9 uid=1\n", "010 uid=12\n", "9 uid=12\n", "08 uid=1\n", "8 uid=1\n8 "] {
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
+        }
+        let ours = |text: &str| parse(text.as_bytes()).map(|records| records.are_ours());
+        assert_eq!(ours("8 uid=1\n8 gid=1\n"), Some(true));
+        assert_eq!(ours("8 uid=1\n8 uid=1\n"), Some(false), "twice");
+        assert_eq!(ours("16 SCHILY.xattr.=\n"), None);
+        assert_eq!(ours("17 SCHILY.xattr.=\n"), Some(false), "no name");
+        assert_eq!(ours("18 SCHILY.xattr.%=\n"), Some(false), "not as we escape it");
     }
 
     proptest::proptest! {

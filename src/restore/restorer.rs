@@ -131,6 +131,7 @@ impl<'a> Restorer<'a> {
                     return Ok(());
                 }
             }
+            "tail" => self.restored.bytes += tree.tail(&spot.path, &meta, contents)?,
             _ => self.restored.bytes += tree.file(&spot.path, &meta, contents)?,
         }
         if met.kind == "directory" {

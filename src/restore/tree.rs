@@ -11,6 +11,9 @@ use crate::sys::{self, Dir, Errno, Reader, Writer};
 /// Bytes that are moved, or left out as a hole, at a time.
 const CHUNK: usize = 64 * 1024;
 
+/// The bits that let whoever runs a file act as its owner, or its group.
+const SET_ID: u32 = 0o6000;
+
 /// What belongs to a name besides its contents.
 #[derive(Clone, Debug)]
 pub(super) struct Meta {
@@ -33,8 +36,8 @@ pub(super) struct Difference {
 /// A tree in the making.
 pub(super) struct Tree {
     root: Dir,
-    /// The directories that lead to where the last name was put.
-    open: Vec<(Vec<u8>, Dir)>,
+    /// The directory that the last name was put into, and its path: only one is open, however deep it lies.
+    last: Option<(Vec<u8>, Dir)>,
     /// Directories get what belongs to them last: what is put into them would change it.
     directories: Vec<(Vec<u8>, Meta)>,
     /// Directories that lead to where we are in the archive, and are not wanted for themselves.
@@ -47,7 +50,7 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn new(root: Dir) -> Self {
         let is_root = sys::effective_uid() == 0;
-        Self { root, open: Vec::new(), directories: Vec::new(), above: Vec::new(), is_root, differences: Vec::new() }
+        Self { root, last: None, directories: Vec::new(), above: Vec::new(), is_root, differences: Vec::new() }
     }
 
     /// The directory that it is made in.
@@ -63,19 +66,28 @@ impl Tree {
 
     /// The directory of `path`, made where it is missing, and the name in it.
     fn place<'a>(&mut self, path: &'a [u8]) -> io::Result<(Dir, &'a [u8])> {
-        let mut parts: Vec<&[u8]> = path.split(|&c| c == b'/').collect();
-        let name = parts.pop().unwrap_or_default();
-        let common = self.open.iter().zip(&parts).take_while(|((open, _), part)| open == *part).count();
-        self.open.truncate(common);
-        for (number, part) in parts.iter().enumerate().skip(common) {
-            let above = self.open.last().map_or(&self.root, |(_, dir)| dir);
-            let (dir, is_new) = made(above, part)?;
-            self.open.push((part.to_vec(), dir));
+        let (parent, name) = split(path);
+        let dir = match self.last.take() {
+            Some((last, dir)) if last == parent => dir,
+            _ => self.reach(parent)?,
+        };
+        self.last = Some((parent.to_vec(), dir.clone()));
+        Ok((dir, name))
+    }
+
+    fn reach(&mut self, path: &[u8]) -> io::Result<Dir> {
+        if let Some(dir) = found(self.root.open_dir(path))? {
+            return Ok(dir);
+        }
+        let (mut dir, mut reached) = (self.root.clone(), Vec::new());
+        for name in path.split(|&c| c == b'/') {
+            let (below, is_new) = made(&dir, name)?;
+            (dir, reached) = (below, joined(&reached, name));
             if is_new {
-                self.adopt(&parts[..=number].join(&b'/'));
+                self.adopt(&reached);
             }
         }
-        Ok((self.open.last().map_or(&self.root, |(_, dir)| dir).clone(), name))
+        Ok(dir)
     }
 
     /// A directory that had to be made gets what belongs to it, if that is known.
@@ -87,9 +99,16 @@ impl Tree {
 
     pub(super) fn directory(&mut self, path: &[u8], meta: Meta) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
-        made(&dir, name)?;
+        self.last = Some((path.to_vec(), made(&dir, name)?.0));
         self.directories.push((path.to_vec(), meta));
         Ok(())
+    }
+
+    /// A half-written record, beside the file that it was cut off: nothing is made to lead there.
+    pub(super) fn tail(&mut self, path: &[u8], meta: &Meta, contents: &mut dyn Read) -> io::Result<u64> {
+        let (parent, _) = split(path);
+        self.last = Some((parent.to_vec(), self.root.open_dir(parent)?));
+        self.file(path, meta, contents)
     }
 
     pub(super) fn file(&mut self, path: &[u8], meta: &Meta, contents: &mut dyn Read) -> io::Result<u64> {
@@ -109,8 +128,19 @@ impl Tree {
             let outcome = file.set_xattr(name, value);
             self.tolerate(path, name, outcome)?;
         }
-        file.set_mode(meta.mode)?;
+        file.set_mode(self.permitted(path, meta))?;
         file.set_mtime(meta.mtime)
+    }
+
+    /// The mode, but for bits that would let others act as somebody who is not the owner that it was set by.
+    fn permitted(&mut self, path: &[u8], meta: &Meta) -> u32 {
+        let owner_kept = self.is_root || (meta.uid, meta.gid) == (sys::effective_uid(), sys::effective_gid());
+        if owner_kept || meta.mode & SET_ID == 0 {
+            return meta.mode;
+        }
+        let what = "its set-user-ID and set-group-ID bits are left out, as its owner cannot be kept".to_owned();
+        self.differences.push(Difference { path: path.to_vec(), what });
+        meta.mode & !SET_ID
     }
 
     fn tolerate(&mut self, path: &[u8], name: &[u8], outcome: io::Result<()>) -> io::Result<()> {
@@ -172,7 +202,7 @@ impl Tree {
 
     /// Gives the directories what belongs to them, the deepest first.
     pub(super) fn finish(&mut self) -> io::Result<()> {
-        self.open.clear();
+        self.last = None;
         for (path, meta) in std::mem::take(&mut self.directories).into_iter().rev() {
             let dir = self.root.open_dir(&path)?;
             if self.is_root {

@@ -36,9 +36,7 @@ impl<R: Read> Blocks<R> {
             return self.end().map(|()| None);
         }
         let header = Header::from_byte_slice(&block).clone();
-        let mut rewritten = header.clone();
-        rewritten.set_cksum();
-        if header.as_bytes() != rewritten.as_bytes() || header.as_ustar().is_none() {
+        if header.as_ustar().is_none() || header.as_bytes() != rewritten(&header)?.as_bytes() {
             return Err(damaged("a header is damaged"));
         }
         let size = header.entry_size()?;
@@ -90,6 +88,20 @@ impl<R: Read> Read for Entry<'_, R> {
         self.left -= n as u64;
         Ok(n)
     }
+}
+
+/// A header with every number in the one form that we write, and with the checksum that it must have: what other readers
+/// would take for something else is no header of ours.
+fn rewritten(header: &Header) -> io::Result<Header> {
+    let mut ours = header.clone();
+    ours.set_entry_type(header.entry_type());
+    ours.set_mode(header.mode()?);
+    ours.set_uid(header.uid()?);
+    ours.set_gid(header.gid()?);
+    ours.set_size(header.entry_size()?);
+    ours.set_mtime(header.mtime()?);
+    ours.set_cksum();
+    Ok(ours)
 }
 
 fn damaged(what: &str) -> io::Error {

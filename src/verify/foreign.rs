@@ -6,6 +6,7 @@ use std::io::Read;
 use tar::{Archive, Entry, EntryType};
 
 use super::database::Databases;
+use super::shape::{Digest, digest};
 use super::stranger::{nothing_follows, parse, unproven, unreadable};
 use crate::archive::{LONGEST_MANIFEST, MANIFEST, PAYLOAD};
 use crate::error::Result;
@@ -18,9 +19,6 @@ pub(super) struct Found {
     /// Entries but for the manifest.
     pub(super) entries: u64,
 }
-
-/// What is remembered of an entry: half a hash of its path stands for it.
-type Digest = [u8; 16];
 
 /// What was seen so far.
 #[derive(Default)]
@@ -44,6 +42,16 @@ pub(super) fn read(input: impl Read, databases: &mut Databases) -> Result<Found>
     }
     nothing_follows(archive.into_inner())?;
     reading.conclude()
+}
+
+/// What this manifest alone would make of an archive with the root that it names.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn judge(mut manifest: &[u8]) -> Result<Found> {
+    let manifest = parse(&mut manifest, LONGEST_MANIFEST as u64, "manifest")?;
+    let root = manifest["archiveRoot"].as_str().map(|root| root.as_bytes().to_vec());
+    Reading { root, manifest: Some(manifest), ..Reading::default() }.conclude()
 }
 
 impl Reading {
@@ -122,9 +130,4 @@ impl Reading {
         let created_at = manifest["createdAt"].as_str().map(str::to_owned);
         Ok(Found { root: String::from_utf8_lossy(&root).into_owned(), created_at, entries: self.entries })
     }
-}
-
-fn digest(path: &[u8]) -> Digest {
-    let hash = blake3::hash(path);
-    std::array::from_fn(|at| hash.as_bytes()[at])
 }

@@ -3,7 +3,10 @@
 mod blocks;
 mod database;
 mod foreign;
+#[doc(hidden)]
+pub mod fuzzing;
 mod noting;
+mod shape;
 mod stranger;
 mod verdict;
 

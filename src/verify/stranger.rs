@@ -5,9 +5,10 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use tar::EntryType;
+use tar::{EntryType, Header};
 
 use super::blocks::{Blocks, Entry};
+use super::shape::{Shape, lies_in};
 use crate::archive::{
     Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, own_comment,
     parse_pax, written_time, xattrs_digest,
@@ -15,7 +16,7 @@ use crate::archive::{
 use crate::entry::{Timestamp, Xattrs};
 use crate::error::{Error, Result};
 use crate::gate;
-use crate::relpath::{shown, walk_order};
+use crate::relpath::shown;
 
 /// Longest line of an inventory that is read: two names of a megabyte each, and change.
 const LONGEST_LINE: u64 = 8 * 1024 * 1024;
@@ -131,13 +132,13 @@ pub(super) fn nothing_follows(mut rest: impl Read) -> Result<()> {
 }
 
 /// What was seen so far.
-struct Stranger<'g> {
+pub(super) struct Stranger<'g> {
     guest: &'g mut dyn Guest,
     root: Option<Vec<u8>>,
     records: Option<Records>,
     seen: Vec<Facts>,
     entries: u64,
-    last: [Vec<u8>; 2],
+    shape: Shape,
     inventory: Option<String>,
     reported: Option<String>,
     declared: Option<String>,
@@ -145,14 +146,14 @@ struct Stranger<'g> {
 }
 
 impl<'g> Stranger<'g> {
-    fn beside(guest: &'g mut dyn Guest) -> Self {
+    pub(super) fn beside(guest: &'g mut dyn Guest) -> Self {
         Self {
             guest,
             root: None,
             records: None,
             seen: Vec::new(),
             entries: 0,
-            last: Default::default(),
+            shape: Shape::default(),
             inventory: None,
             reported: None,
             declared: None,
@@ -166,8 +167,12 @@ impl<'g> Stranger<'g> {
         }
         let records = self.records.take().unwrap_or_default();
         let path = records.get(b"path").map_or_else(|| entry.header().path_bytes().into_owned(), <[u8]>::to_vec);
-        let trimmed = path.strip_suffix(b"/").unwrap_or(&path);
-        let below = self.below_root(trimmed)?.to_vec();
+        let kind = entry.header().entry_type();
+        let slash = path.ends_with(b"/");
+        let below = self.below_root(&path[..path.len() - usize::from(slash)])?.to_vec();
+        if slash != (kind == EntryType::Directory) {
+            return Err(unproven(format!("{} is named as what it is not", shown(&below))));
+        }
         if self.manifest_root.is_some() {
             return Err(unproven(format!("{} follows the manifest, which must be last", shown(&below))));
         }
@@ -175,6 +180,9 @@ impl<'g> Stranger<'g> {
             return Err(unproven(format!("{} has two lengths", shown(&below))));
         }
         let hash = match below.as_slice() {
+            INVENTORY | REPORT | MANIFEST if kind != EntryType::Regular => {
+                return Err(unproven(format!("{} is no file", shown(&below))));
+            }
             INVENTORY => self.inventory(entry)?,
             REPORT => self.report(entry)?,
             MANIFEST => self.manifest(entry)?,
@@ -211,7 +219,8 @@ impl<'g> Stranger<'g> {
         if root.is_empty() || known != root {
             return Err(unproven(format!("{} lies outside the root", shown(path))));
         }
-        if below.split(|&c| c == b'/').any(|part| part.is_empty() || part == b"." || part == b"..") {
+        let is_plain = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && !part.contains(&0);
+        if !below.split(|&c| c == b'/').all(is_plain) {
             return Err(unproven(format!("{} is no plain path", shown(path))));
         }
         Ok(below)
@@ -225,21 +234,19 @@ impl<'g> Stranger<'g> {
         if !is_tail && !lies_in(below, PAYLOAD) {
             return Err(unproven(format!("{} is nothing that belongs there", shown(below))));
         }
-        self.in_order(below, is_tail)?;
+        if records.get(b"comment").is_some() {
+            return Err(unproven(format!("{} has a comment, which we never write", shown(below))));
+        }
         let kind = kind(entry.header().entry_type(), is_tail)
             .ok_or_else(|| unproven(format!("{} is of a kind that we never write", shown(below))))?;
-        let facts = self.facts(below, kind, entry, records)?;
-        self.seen.push(facts);
-        Ok(())
-    }
-
-    /// Entries come sorted, so none can come twice.
-    fn in_order(&mut self, below: &[u8], is_tail: bool) -> Result<()> {
-        let last = &mut self.last[usize::from(is_tail)];
-        if !last.is_empty() && walk_order(last, below).is_ge() {
-            return Err(unproven(format!("{} comes twice or out of order", shown(below))));
+        let link = self.link(below, kind, entry.header(), records)?;
+        if is_tail {
+            self.shape.tail(below)?
+        } else {
+            self.shape.payload(below, kind, link.as_deref())?
         }
-        *last = below.to_vec();
+        let facts = self.facts(below, kind, link.as_deref(), entry, records)?;
+        self.seen.push(facts);
         Ok(())
     }
 
@@ -247,35 +254,28 @@ impl<'g> Stranger<'g> {
         &mut self,
         below: &[u8],
         kind: &str,
+        link: Option<&[u8]>,
         entry: &mut Entry<'_, R>,
         records: &Records,
     ) -> Result<Facts> {
+        let has_contents = matches!(kind, "file" | "tail");
+        if entry.size() > if has_contents { LARGEST_ENTRY } else { 0 } {
+            return Err(unproven(format!("{} claims to be larger than a {kind} can be", shown(below))));
+        }
         let header = entry.header();
-        let mode = header.mode().map_err(unreadable)?;
+        let mode = permissions(header)?;
         let uid = owner(records, b"uid", header.uid())?;
         let gid = owner(records, b"gid", header.gid())?;
         let mtime = match records.get(b"mtime") {
             Some(text) => String::from_utf8_lossy(text).into_owned(),
             None => whole_seconds(header.mtime().map_err(unreadable)?),
         };
-        let link =
-            records.get(b"linkpath").map(<[u8]>::to_vec).or_else(|| header.link_name_bytes().map(|l| l.into_owned()));
-        let link = match (kind, &link) {
-            ("symlink", Some(target)) => Some(&target[..]),
-            ("hardlink", Some(target)) => Some(self.target(target)?),
-            _ => None,
-        };
-        let link = link.map(<[u8]>::to_vec);
-        if entry.size() > LARGEST_ENTRY {
-            return Err(unproven(format!("{} claims to be larger than any disk", shown(below))));
-        }
         let mut digesting = Digesting { entry, hasher: blake3::Hasher::new(), size: 0 };
         let xattrs = records.xattrs();
         let time = parsed_time(&mtime).ok_or_else(|| unproven(format!("{} has no time", shown(below))))?;
-        let met = Met { path: below, kind, mode, uid, gid, mtime: time, link: link.as_deref(), xattrs: &xattrs };
+        let met = Met { path: below, kind, mode, uid, gid, mtime: time, link, xattrs: &xattrs };
         self.guest.entry(met, &mut digesting).map_err(unreadable)?;
         let (size, blake3) = digesting.finish().map_err(unreadable)?;
-        let has_contents = matches!(kind, "file" | "tail");
         Ok(Seen {
             path: below,
             kind,
@@ -284,11 +284,24 @@ impl<'g> Stranger<'g> {
             uid,
             gid,
             mtime: &mtime,
-            link: link.as_deref(),
+            link,
             blake3: has_contents.then_some(&blake3),
             xattrs: xattrs_digest(&xattrs).as_deref(),
         }
         .facts())
+    }
+
+    /// Where a link leads: a hard one below the root.
+    fn link(&self, below: &[u8], kind: &str, header: &Header, records: &Records) -> Result<Option<Vec<u8>>> {
+        let link = records.get(b"linkpath").map(<[u8]>::to_vec);
+        let link = link.or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
+        match (kind, link) {
+            ("symlink", Some(target)) if !target.is_empty() && !target.contains(&0) => Ok(Some(target)),
+            ("hardlink", Some(target)) => self.target(&target).map(|target| Some(target.to_vec())),
+            ("symlink" | "hardlink", _) => Err(unproven(format!("{} leads nowhere", shown(below)))),
+            (_, Some(_)) => Err(unproven(format!("{} is no link, but leads somewhere", shown(below)))),
+            (_, None) => Ok(None),
+        }
     }
 
     fn target<'a>(&self, target: &'a [u8]) -> Result<&'a [u8]> {
@@ -302,8 +315,7 @@ impl<'g> Stranger<'g> {
         if self.inventory.is_some() {
             return Err(unproven("it has two inventories"));
         }
-        let mut hashing =
-            HashingLines { reader: BufReader::with_capacity(64 * 1024, entry), hasher: blake3::Hasher::new() };
+        let mut hashing = HashingLines::new(BufReader::with_capacity(64 * 1024, entry));
         let mut seen = std::mem::take(&mut self.seen).into_iter();
         let mut count = 0;
         while let Some(text) = hashing.next_line()? {
@@ -312,6 +324,7 @@ impl<'g> Stranger<'g> {
             let named = || shown(&line.path.bytes().unwrap_or_default());
             match seen.next() {
                 Some(met) if met == facts => {
+                    self.shape.line(&line)?;
                     self.guest.line(&line)?;
                     count += 1;
                 }
@@ -322,20 +335,21 @@ impl<'g> Stranger<'g> {
         if seen.next().is_some() {
             return Err(unproven(format!("it has entries after the {count} that the inventory lists")));
         }
+        self.shape.conclude()?;
         self.entries = count;
         let hash = hashing.hasher.finalize().to_hex().to_string();
         self.inventory = Some(hash.clone());
         Ok(hash)
     }
 
-    fn report<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<String> {
+    pub(super) fn report(&mut self, entry: &mut impl Read) -> Result<String> {
         let (report, hash) = parse_hashed(entry, LONGEST_REPORT, "report")?;
         self.reported = report["inventoryBlake3"].as_str().map(str::to_owned);
         self.guest.report(&report);
         Ok(hash)
     }
 
-    fn manifest<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<String> {
+    pub(super) fn manifest(&mut self, entry: &mut impl Read) -> Result<String> {
         let limit = LONGEST_MANIFEST.saturating_mul(256) as u64;
         let (manifest, hash) = parse_hashed(entry, limit, "manifest")?;
         self.manifest_root = manifest["archiveRoot"].as_str().map(str::to_owned);
@@ -346,7 +360,10 @@ impl<'g> Stranger<'g> {
         Ok(hash)
     }
 
-    fn conclude(self) -> Result<Proof> {
+    pub(super) fn conclude(self) -> Result<Proof> {
+        if self.records.is_some() {
+            return Err(unproven("it has PAX records that belong to no entry"));
+        }
         let root = self.root.ok_or_else(|| unproven("it is empty"))?;
         let inventory = self.inventory.ok_or_else(|| unproven("it has no inventory: it was cut, or is not ours"))?;
         let manifest_root = self.manifest_root.ok_or_else(|| unproven("it has no manifest: it was cut"))?;
@@ -358,10 +375,6 @@ impl<'g> Stranger<'g> {
         }
         Ok(Proof { root: manifest_root, entries: self.entries, inventory })
     }
-}
-
-fn lies_in(path: &[u8], dir: &[u8]) -> bool {
-    path.strip_prefix(dir).is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 fn kind(entry_type: EntryType, is_tail: bool) -> Option<&'static str> {
@@ -418,13 +431,17 @@ pub(super) fn parse<R: Read>(entry: &mut R, limit: u64, what: &str) -> Result<se
 }
 
 /// Reads lines of bounded length and hashes every byte of them.
-struct HashingLines<R> {
+pub(super) struct HashingLines<R> {
     reader: R,
     hasher: blake3::Hasher,
 }
 
 impl<R: BufRead> HashingLines<R> {
-    fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
+    pub(super) fn new(reader: R) -> Self {
+        Self { reader, hasher: blake3::Hasher::new() }
+    }
+
+    pub(super) fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         self.reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).map_err(unreadable)?;
         self.hasher.update(&line);
@@ -436,21 +453,28 @@ impl<R: BufRead> HashingLines<R> {
     }
 }
 
+/// The permission bits, and nothing beside them.
+fn permissions(header: &Header) -> Result<u32> {
+    let mode = header.mode().map_err(unreadable)?;
+    if mode & !0o7777 == 0 { Ok(mode) } else { Err(unproven(format!("{mode:o} are no permissions"))) }
+}
+
 /// The owner that a record tells, else the header.
 fn owner(records: &Records, key: &[u8], header: io::Result<u64>) -> Result<u32> {
-    let told = records.get(key).map(|text| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()));
-    let id = match told {
-        Some(id) => id,
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse().ok();
+    let id = match records.get(key) {
+        Some(text) => number(text).filter(|id: &u32| id.to_string().as_bytes() == text),
         None => u32::try_from(header.map_err(unreadable)?).ok(),
     };
     id.ok_or_else(|| unproven("an owner is no number of a user or a group"))
 }
 
 /// The moment that we write as seconds with nine decimals.
-fn parsed_time(text: &str) -> Option<Timestamp> {
+pub(super) fn parsed_time(text: &str) -> Option<Timestamp> {
     let (whole, fraction) = text.split_once('.')?;
-    let magnitude =
-        whole.trim_start_matches('-').parse::<i128>().ok()? * 1_000_000_000 + fraction.parse::<i128>().ok()?;
+    let seconds: i128 = whole.trim_start_matches('-').parse().ok()?;
+    let nanos: i128 = fraction.parse().ok()?;
+    let magnitude = seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?;
     let time = Timestamp::from_nanos(if whole.starts_with('-') { -magnitude } else { magnitude });
     (written_time(time) == text).then_some(time)
 }
