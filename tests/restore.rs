@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use clawsnap::gate::{CancelFlag, Gate, Realm, Verb, cancelled};
 use clawsnap::list::Wanted;
-use clawsnap::restore::{Destination, Ending, Mapping, RestoreOptions, Restored, restore};
+use clawsnap::restore::{Ending, RestoreOptions, Restored, restore};
 use support::{Backup, Script, leftovers, write, write_cold};
 
 /// A source, an archive of it, and places to restore to.
@@ -52,8 +52,7 @@ impl Scene {
     fn restore_some(&self, archive: &Path, target: &str, patterns: &[&str], gate: Arc<dyn Gate>) -> Restored {
         let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
         let wanted = Wanted::parse(&patterns).expect("parses");
-        let destination = Destination::Target(self.path(target));
-        let options = RestoreOptions { destination, wanted, mapping: Mapping::default(), tails: false };
+        let options = RestoreOptions { wanted, ..RestoreOptions::into_new(self.path(target)) };
         restore(archive, &options, &gate, &(), &|_| true)
     }
 
@@ -353,8 +352,7 @@ fn what_is_flagged_is_said_and_half_written_records_are_restored_on_request() {
     let session = scene.back("back").join("agents/main/sessions/hot.jsonl");
     assert_eq!(fs::read_to_string(&session).expect("reads"), "{\"n\":1}\n");
     assert!(!session.with_extension("jsonl.tail").exists());
-    let destination = Destination::Target(scene.path("tails"));
-    let options = RestoreOptions { destination, wanted: Wanted::default(), mapping: Mapping::default(), tails: true };
+    let options = RestoreOptions { tails: true, ..RestoreOptions::into_new(scene.path("tails")) };
     let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
     restore(&archive, &options, &gate, &(), &|_| true);
     let tail = scene.back("tails").join("agents/main/sessions/hot.jsonl.tail");

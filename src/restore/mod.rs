@@ -52,6 +52,18 @@ pub struct RestoreOptions {
     pub tails: bool,
 }
 
+impl RestoreOptions {
+    /// Everything but what was set aside, to this destination.
+    pub fn to(destination: Destination) -> Self {
+        Self { destination, wanted: Wanted::default(), mapping: Mapping::default(), tails: false }
+    }
+
+    /// The same, into a new directory.
+    pub fn into_new(target: impl Into<PathBuf>) -> Self {
+        Self::to(Destination::Target(target.into()))
+    }
+}
+
 /// Where to restore to.
 #[derive(Clone, Debug)]
 pub enum Destination {

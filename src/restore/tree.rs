@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use crate::entry::{Stat, Timestamp, Xattrs};
+use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::gate;
 use crate::relpath::{joined, shown, split};
 use crate::sys::{self, Dir, Errno, Reader, Writer};
@@ -172,28 +172,29 @@ impl Tree {
         target: &[u8],
     ) -> io::Result<bool> {
         let (parent, first_name) = split(first);
+        let found = from.open_dir(parent).and_then(|dir| Ok((dir.stat(first_name)?.kind, dir)));
+        let there = match found {
+            Ok((Kind::File, dir)) => dir,
+            Err(error) if !matches!(sys::errno(&error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
+                return Err(error);
+            }
+            _ => {
+                let what =
+                    format!("not restored: its contents are those of {}, which must be named too", shown(target));
+                self.differs(path, what);
+                return Ok(false);
+            }
+        };
         let (dir, name) = self.place(path)?;
-        let Some(parent) = found(from.open_dir(parent))? else { return Ok(self.lacks(path, target)) };
-        match found(parent.link(first_name, &dir, name)) {
-            Ok(Some(())) => Ok(true),
-            Ok(None) => Ok(self.lacks(path, target)),
+        match there.link(first_name, &dir, name) {
             Err(error) if sys::errno(&error) == Some(Errno::XDEV) => {
-                let mut contents = Sequential { file: parent.open_file(first_name)?, offset: 0 };
+                let mut contents = Sequential { file: there.open_file(first_name)?, offset: 0 };
                 self.file(path, meta, &mut contents)?;
                 self.differs(path, format!("a file of its own: {} lies on another filesystem", shown(target)));
-                Ok(true)
             }
-            Err(error) => Err(error),
+            other => other?,
         }
-    }
-
-    /// Says that a second name has no first one.
-    fn lacks(&mut self, path: &[u8], target: &[u8]) -> bool {
-        self.differs(
-            path,
-            format!("not restored: its contents are those of {}, which must be named too", shown(target)),
-        );
-        false
+        Ok(true)
     }
 
     fn differs(&mut self, path: &[u8], what: String) {
@@ -298,7 +299,7 @@ pub(super) fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn is_directory(dir: &Dir, kind: Option<crate::entry::Kind>, name: &[u8]) -> bool {
+fn is_directory(dir: &Dir, kind: Option<Kind>, name: &[u8]) -> bool {
     let kind = kind.or_else(|| dir.stat(name).ok().map(|stat: Stat| stat.kind));
-    kind == Some(crate::entry::Kind::Directory)
+    kind == Some(Kind::Directory)
 }

@@ -6,7 +6,7 @@ use std::io::Read;
 use tar::{Archive, Entry, EntryType};
 
 use super::database::Databases;
-use super::shape::{Digest, digest};
+use super::shape::{Digest, digest, is_plain};
 use super::stranger::{nothing_follows, parse, unproven, unreadable};
 use crate::archive::{LONGEST_MANIFEST, MANIFEST, PAYLOAD};
 use crate::error::Result;
@@ -79,8 +79,7 @@ impl Reading {
 
     /// The path below the one root.
     fn below_root(&mut self, path: &[u8]) -> Result<Vec<u8>> {
-        let plain = path.split(|&c| c == b'/').all(|part| !matches!(part, b"" | b"." | b".."));
-        if !plain || path.contains(&b'\\') || path.contains(&0) {
+        if !is_plain(path) || path.contains(&b'\\') {
             return Err(unproven(format!("{} is no plain path", shown(path))));
         }
         let root = path.split(|&c| c == b'/').next().unwrap_or_default();

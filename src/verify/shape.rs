@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::stranger::unproven;
 use crate::archive::{Line, PAYLOAD, TAILS};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::relpath::{shown, split, walk_order};
 
 /// Longest path of a source: the kernel takes no longer one at a time.
@@ -20,6 +20,11 @@ pub(super) type Digest = [u8; 16];
 pub(super) fn digest(path: &[u8]) -> Digest {
     let hash = blake3::hash(path);
     std::array::from_fn(|at| hash.as_bytes()[at])
+}
+
+/// Whether every part of `path` is a name.
+pub(super) fn is_plain(path: &[u8]) -> bool {
+    path.split(|&c| c == b'/').all(|part| !matches!(part, b"" | b"." | b"..") && !part.contains(&0))
 }
 
 /// Whether `path` lies beneath `dir`.
@@ -68,6 +73,10 @@ impl Shape {
         self.open.push(Open { length: below.len(), is_directory: kind == "directory" });
         self.last = below.to_vec();
         if let ("hardlink", Some(target)) = (kind, link) {
+            // What is not before it needs no inventory to be refused.
+            if !is_plain(target) || !lies_in(target, PAYLOAD) || walk_order(target, below).is_ge() {
+                return Err(leads_to_no_file(below, target));
+            }
             self.links.insert(digest(target), false);
         }
         Ok(())
@@ -99,8 +108,7 @@ impl Shape {
             "hardlink" => {
                 let target = line.link.as_ref().and_then(|link| link.bytes()).unwrap_or_default();
                 if self.links.get(&digest(&target)) != Some(&true) {
-                    let (link, target) = (shown(&path), shown(&target));
-                    return Err(unproven(format!("{link} is a hard link to {target}, which is no file before it")));
+                    return Err(leads_to_no_file(&path, &target));
                 }
             }
             "tail" => {
@@ -119,6 +127,10 @@ impl Shape {
     pub(super) fn conclude(&self) -> Result<()> {
         if self.cut.is_empty() { Ok(()) } else { Err(unproven("a half-written record that was cut off is missing")) }
     }
+}
+
+fn leads_to_no_file(link: &[u8], target: &[u8]) -> Error {
+    unproven(format!("{} is a hard link to {}, which is no file before it", shown(link), shown(target)))
 }
 
 /// Entries come sorted, so none can come twice.

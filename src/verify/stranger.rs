@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use tar::{EntryType, Header};
 
 use super::blocks::{Blocks, Entry};
-use super::shape::{Shape, lies_in};
+use super::shape::{Shape, is_plain, lies_in};
 use crate::archive::{
     Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, own_comment,
     parse_pax, written_time, xattrs_digest,
@@ -219,8 +219,7 @@ impl<'g> Stranger<'g> {
         if root.is_empty() || known != root {
             return Err(unproven(format!("{} lies outside the root", shown(path))));
         }
-        let is_plain = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && !part.contains(&0);
-        if !below.split(|&c| c == b'/').all(is_plain) {
+        if !is_plain(below) {
             return Err(unproven(format!("{} is no plain path", shown(path))));
         }
         Ok(below)

@@ -17,7 +17,7 @@ use clawsnap::gate::{CancelFlag, Gate};
 use clawsnap::list::Wanted;
 use clawsnap::plan::Environment;
 use clawsnap::report::PathName;
-use clawsnap::restore::{BroughtBack, Destination, InPlace, Mapping, RestoreOptions, Restored};
+use clawsnap::restore::{BroughtBack, Destination, InPlace, RestoreOptions, Restored};
 use support::{Backup, leftovers, write_cold};
 
 /// A home with a state directory, and an archive of it.
@@ -90,12 +90,8 @@ impl Scene {
 
     pub fn options(&self, patterns: &[&str]) -> RestoreOptions {
         let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-        RestoreOptions {
-            destination: Destination::InPlace(self.ways()),
-            wanted: Wanted::parse(&patterns).expect("parses"),
-            mapping: Mapping::default(),
-            tails: false,
-        }
+        let wanted = Wanted::parse(&patterns).expect("parses");
+        RestoreOptions { wanted, ..RestoreOptions::to(Destination::InPlace(self.ways())) }
     }
 
     pub fn restore(&self, archive: &Path, patterns: &[&str]) -> Restored {
