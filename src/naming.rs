@@ -56,9 +56,18 @@ pub(crate) fn kept_name(name: &[u8], swap: &[u8]) -> Vec<u8> {
 
 /// The name that something had before it was kept; `None` for a name that [`kept_name`] does not give.
 pub(crate) fn name_before(kept: &[u8]) -> Option<&[u8]> {
+    Some(taken_apart(kept)?.0)
+}
+
+/// When something was kept, in a form that sorts by time; `None` for a name that [`kept_name`] does not give.
+pub(crate) fn kept_at(kept: &[u8]) -> Option<&[u8]> {
+    Some(taken_apart(kept)?.1)
+}
+
+fn taken_apart(kept: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = kept.windows(KEPT.len()).rposition(|window| window == KEPT.as_bytes())?;
     let stamp = kept[at + KEPT.len()..].get(..STAMP.len())?;
-    (at > 0 && has_shape(stamp, STAMP)).then(|| &kept[..at])
+    (at > 0 && has_shape(stamp, STAMP)).then_some((&kept[..at], stamp))
 }
 
 /// `YYYYMMDDTHHMMSSZ`.
@@ -105,7 +114,7 @@ mod tests {
     fn what_is_kept_is_named_after_what_it_was() {
         let kept = kept_name(b".openclaw", b".clawsnap-20261125T015233Z-1a2b3c4d.swap");
         assert_eq!(kept, b".openclaw.before-restore-20261125T015233Z");
-        assert_eq!(name_before(&kept), Some(&b".openclaw"[..]));
+        assert_eq!((name_before(&kept), kept_at(&kept)), (Some(&b".openclaw"[..]), Some(&b"20261125T015233Z"[..])));
         assert_eq!(name_before(&kept_name(&kept, b".clawsnap-20261126T015233Z-1a2b3c4d.swap")), Some(&kept[..]));
         assert_eq!(name_before(&[&kept[..], b"-1a2b3c4d"].concat()), Some(&b".openclaw"[..]), "one of two in a second");
         for other in [&b".before-restore-20261125T015233Z"[..], b"x.before-restore-soon", b"x"] {

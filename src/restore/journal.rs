@@ -163,7 +163,7 @@ impl Move {
         }
         if drafted.inode()? != self.after {
             let name = shown(&self.path.bytes().unwrap_or_default());
-            return Err(io::Error::other(format!("{name} is not what it was when this began")));
+            return Err(io::Error::other(format!("{name} is not what it was: something else was put there since")));
         }
         live.exchange(&drafted)
     }

@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::event::Observer;
 use crate::gate::Gate;
 use crate::list::Wanted;
+use crate::naming::kept_at;
 use crate::plan::Environment;
 use crate::report::PathName;
 use crate::verify::read_ours;
@@ -294,7 +295,10 @@ impl BroughtBack {
 pub fn bring_back(kept: &[PathBuf], ways: &InPlace, gate: &Arc<dyn Gate>) -> BroughtBack {
     let begun = Instant::now();
     let mut back = BroughtBack::default();
-    let outcome = kept.iter().try_for_each(|path| {
+    // The latest first: each was kept from what the one before had made.
+    let mut kept: Vec<&PathBuf> = kept.iter().collect();
+    kept.sort_by_key(|path| std::cmp::Reverse(path.file_name().and_then(|name| kept_at(name.as_bytes()))));
+    let outcome = kept.into_iter().try_for_each(|path| {
         let kept = Kept::open(path, gate)?;
         ways.check_free(kept.root())?;
         let restored_to = name(kept.root());
