@@ -185,19 +185,35 @@ fn a_path_longer_than_the_kernel_takes_comes_back() {
 }
 
 #[test]
-fn a_user_gets_everything_but_the_owners_and_is_told() {
+fn five_gibibytes_of_holes_come_back_as_holes() {
+    const LENGTH: u64 = 5 << 30;
+    let scene = Scene::new();
+    let sparse = scene.source().join("sparse");
+    let file = fs::File::create(&sparse).expect("creates");
+    file.set_len(LENGTH).expect("grows");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"beyond four gibibytes", (4 << 30) + 1).expect("writes");
+    let archive = scene.archive();
+    assert!(fs::metadata(&archive).expect("is there").len() < 1 << 20);
+    assert_eq!(scene.restore(&archive, "back").outcome, Ending::Complete);
+    let back = scene.back("back").join("sparse");
+    let found = fs::metadata(&back).expect("is there");
+    assert!(found.len() == LENGTH && found.blocks() < 2048, "{} bytes in {} blocks", found.len(), found.blocks());
+    sh(&format!("cmp {} {}", sparse.display(), back.display()), scene.top.path());
+}
+
+#[test]
+fn a_user_gets_everything_but_what_only_root_can_give_and_is_told() {
     if !is_root() {
         eprintln!("skipped: only root can be somebody else");
         return;
     }
     let scene = Scene::new();
-    write(&scene.source().join("agents/main/sessions/a.jsonl"), "{}\n");
-    write(&scene.source().join("roots"), "x");
+    fill_with_everything(&scene.source());
     let archive = scene.archive();
     fs::set_permissions(&archive, fs::Permissions::from_mode(0o644)).expect("sets");
     fs::set_permissions(scene.top.path(), fs::Permissions::from_mode(0o777)).expect("sets");
     let Some(program) = support::helper().into_iter().next() else { return };
-    sh("cp \"$0\" clawsnap".replace("$0", &program.to_string_lossy()).as_str(), scene.top.path());
+    fs::copy(program, scene.path("clawsnap")).expect("copies");
     let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let output = Command::new("setpriv")
         .args(user)
@@ -205,14 +221,22 @@ fn a_user_gets_everything_but_the_owners_and_is_told() {
         .current_dir(scene.top.path())
         .output()
         .expect("runs");
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
-    assert_eq!((&report["outcome"], &report["ownersNotKept"]), (&"complete".into(), &6.into()), "{report:#}");
-    let back = fs::metadata(scene.back("back").join("roots")).expect("is there");
-    assert_eq!(
-        (back.uid(), back.mtime_nsec()),
-        (65534, fs::metadata(scene.source().join("roots")).expect("is there").mtime_nsec())
-    );
+    let names = looks(&scene.source()).len();
+    assert_eq!((&report["outcome"], &report["ownersNotKept"]), (&"different".into(), &names.into()), "{report:#}");
+    let told: Vec<&str> =
+        report["differences"].as_array().expect("a list").iter().filter_map(|d| d["path"].as_str()).collect();
+    let at = |name: &str| scene.source().join(name).to_string_lossy().into_owned();
+    assert_eq!(told, [at("setgid"), at("setuid")], "set-ID bits go with the owner");
+    let nobodys = |(name, mut look): (PathBuf, Looks)| {
+        look.1 = (65534, 65534);
+        look.0 &= if name.starts_with("setuid") || name.starts_with("setgid") { !0o6000 } else { !0 };
+        (name, look)
+    };
+    let expected: BTreeMap<_, _> = looks(&scene.source()).into_iter().map(nobodys).collect();
+    assert_eq!(expected, looks(&scene.back("back")));
+    sh("chmod -R u+rwx . || true", scene.top.path());
 }
 
 #[test]
