@@ -3,17 +3,12 @@
 mod support;
 
 use std::fs::{self, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clawsnap::freeze::{Check, DatabaseOptions};
-use clawsnap::gate::{CancelFlag, Gate};
-use clawsnap::verify::{Origin, Trust, Verdict, VerifyOptions, verify};
+use clawsnap::verify::{Origin, Trust, VerifyOptions};
+use support::patient::{ENDINGS, Patient, verdict, with};
 use support::{Backup, helper, write, write_cold};
-
-const ENDINGS: [&str; 4] = ["tar", "tar.zst", "tar.gz", "tar.xz"];
 
 /// A small source, and archives of it.
 struct Scene {
@@ -45,46 +40,10 @@ impl Scene {
     }
 }
 
-fn verdict(archive: &Path) -> Verdict {
-    with(archive, &VerifyOptions::default())
-}
-
-fn with(archive: &Path, options: &VerifyOptions) -> Verdict {
-    let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
-    verify(archive, options, &gate, &())
-}
-
 /// With helpers that check databases.
 fn thorough() -> VerifyOptions {
     let databases = DatabaseOptions { helper: helper(), check: Check::Quick, ..DatabaseOptions::default() };
     VerifyOptions { databases, any_ratio: false }
-}
-
-/// A file that is damaged and healed again.
-struct Patient {
-    file: fs::File,
-    path: PathBuf,
-    bytes: Vec<u8>,
-}
-
-impl Patient {
-    fn of(path: &Path) -> Self {
-        let file = OpenOptions::new().read(true).write(true).open(path).expect("opens");
-        Self { file, path: path.to_owned(), bytes: fs::read(path).expect("reads") }
-    }
-
-    fn flipped(&self, bit: usize) -> Verdict {
-        let (at, byte) = (bit / 8, self.bytes[bit / 8]);
-        self.file.write_all_at(&[byte ^ 1 << (bit % 8)], at as u64).expect("writes");
-        let verdict = verdict(&self.path);
-        self.file.write_all_at(&[byte], at as u64).expect("writes");
-        verdict
-    }
-
-    fn cut_to(&self, length: usize) -> Verdict {
-        self.file.set_len(length as u64).expect("cuts");
-        verdict(&self.path)
-    }
 }
 
 #[test]
@@ -105,22 +64,10 @@ fn every_proper_prefix_is_refused() {
     for ending in ENDINGS {
         let patient = Patient::of(&scene.archive(ending));
         for length in (0..patient.bytes.len()).rev() {
-            let verdict = patient.cut_to(length);
+            let verdict = patient.cut_to(length, verdict);
             assert_eq!(verdict.exit_code(), 4, "{ending} cut to {length} of {}: {verdict:?}", patient.bytes.len());
         }
     }
-}
-
-/// What an archive holds, by somebody else's reader. A compressed stream has bits that say nothing, such as the time in
-/// a gzip header: whatever they are, it unpacks to the same bytes.
-fn unpacked(ending: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut unpacked = Vec::new();
-    match ending {
-        "tar.zst" => zstd::stream::copy_decode(bytes, &mut unpacked).expect("unpacks"),
-        "tar.gz" => drop(flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut unpacked).expect("unpacks")),
-        _ => unpacked.extend_from_slice(bytes),
-    }
-    unpacked
 }
 
 #[test]
@@ -128,13 +75,11 @@ fn every_single_bit_counts() {
     let scene = Scene::new();
     for ending in ENDINGS {
         let patient = Patient::of(&scene.archive(ending));
-        let whole = unpacked(ending, &patient.bytes);
+        let whole = patient.whole();
         let mut idle = 0;
         for bit in 0..patient.bytes.len() * 8 {
-            if patient.flipped(bit).exit_code() != 4 {
-                let mut bytes = patient.bytes.clone();
-                bytes[bit / 8] ^= 1 << (bit % 8);
-                assert!(unpacked(ending, &bytes) == whole, "{ending}, bit {} of byte {}", bit % 8, bit / 8);
+            if patient.flipped(bit, verdict).exit_code() != 4 {
+                assert!(patient.is_idle(bit, &whole), "{ending}, bit {} of byte {}", bit % 8, bit / 8);
                 idle += 1;
             }
         }

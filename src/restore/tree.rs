@@ -303,3 +303,49 @@ fn is_directory(dir: &Dir, kind: Option<Kind>, name: &[u8]) -> bool {
     let kind = kind.or_else(|| dir.stat(name).ok().map(|stat: Stat| stat.kind));
     kind == Some(Kind::Directory)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::{CancelFlag, Realm};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    /// The reader lets none of this through. A tree that relied on it would be one mistake from harm.
+    #[test]
+    fn a_link_that_the_tree_made_leads_nothing_out_of_it() {
+        let top = tempfile::tempdir().expect("a directory");
+        let [inside, outside] = ["inside", "outside"].map(|name| top.path().join(name));
+        fs::create_dir(&inside).expect("makes");
+        fs::create_dir_all(outside.join("closet")).expect("makes");
+        fs::write(outside.join("canary"), "sings").expect("writes");
+        fs::set_permissions(outside.join("closet"), fs::Permissions::from_mode(0o700)).expect("sets");
+        let root = Dir::open(&inside, Realm::Output, Arc::new(CancelFlag::new())).expect("opens");
+        let mut tree = Tree::new(root);
+        let mtime = Timestamp { seconds: 1, nanos: 0 };
+        let meta = Meta { mode: 0o777, uid: 0, gid: 0, mtime, xattrs: Xattrs::new() };
+        tree.file(b"a", &meta, &mut io::empty()).expect("is new");
+        for (name, target) in [("l", "../outside"), ("m", "../outside/canary")] {
+            tree.symlink(name.as_bytes(), &meta, target.as_bytes()).expect("is new");
+        }
+        for path in [&b"l/x"[..], b"l/canary", b"l/closet/x", b"../outside/x", b"l", b"m"] {
+            assert!(tree.file(path, &meta, &mut &b"x"[..]).is_err(), "{}", shown(path));
+            assert!(tree.tail(path, &meta, &mut &b"x"[..]).is_err(), "{}", shown(path));
+            assert!(tree.symlink(path, &meta, b"a").is_err(), "{}", shown(path));
+            assert!(!tree.hard_link(path, b"a").is_ok_and(|made| made), "{}", shown(path));
+        }
+        for path in [&b"l"[..], b"l/closet", b"l/new", b"m", b"../outside/closet"] {
+            assert!(tree.directory(path, meta.clone()).is_err(), "{}", shown(path));
+        }
+        for target in [&b"l/canary"[..], b"../outside/canary", b"m", b"l", b".", b"..", b"", b"a/x", b"none"] {
+            assert!(!tree.hard_link(b"h", target).is_ok_and(|made| made), "{}", shown(target));
+        }
+        tree.finish().expect("has nothing to do");
+        let names = |dir| fs::read_dir(dir).expect("lists").count();
+        assert_eq!((names(&inside), names(&outside), names(&outside.join("closet"))), (3, 2, 0));
+        assert_eq!(fs::read(outside.join("canary")).expect("reads"), b"sings");
+        let mode = fs::metadata(outside.join("closet")).expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}

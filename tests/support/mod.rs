@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
 pub mod forge;
+pub mod patient;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
