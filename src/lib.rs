@@ -47,8 +47,10 @@ pub mod plan;
 pub mod relpath;
 pub mod report;
 pub mod restore;
+pub mod sessions;
 mod survey;
 mod sys;
+pub mod transcript;
 pub mod verify;
 
 pub use create::{Create, Output, create, rehearse};

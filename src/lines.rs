@@ -6,7 +6,7 @@
 use std::io;
 
 /// How far from the end a newline is looked for. A file without one there is not made of lines.
-const LONGEST_RECORD: u64 = 16 * 1024 * 1024;
+pub(crate) const LONGEST_RECORD: u64 = 16 * 1024 * 1024;
 
 const STEP: u64 = 64 * 1024;
 

@@ -165,7 +165,7 @@ impl Guest for Lister<'_> {
 }
 
 /// The path in the source that a path below the archive's root stands for.
-fn absolute(below: &[u8]) -> Vec<u8> {
+pub(crate) fn absolute(below: &[u8]) -> Vec<u8> {
     let inner = [PAYLOAD, TAILS].iter().find_map(|place| below.strip_prefix(*place)).unwrap_or(below);
     joined(b"/", inner.strip_prefix(b"/").unwrap_or(inner)).split_off(usize::from(!inner.is_empty()))
 }

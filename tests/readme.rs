@@ -11,6 +11,8 @@ use clawsnap::report::{
     RestlessPath, Skipped, SurveyRow,
 };
 use clawsnap::restore::{BroughtBack, Place, Restored};
+use clawsnap::sessions::Session;
+use clawsnap::transcript::State;
 use clawsnap::verify::{Origin, Trust, Verdict};
 use serde_json::Value;
 
@@ -197,6 +199,23 @@ fn every_field_of_a_verdict_is_documented() {
         elapsed_milliseconds: 1,
     };
     assert_told(&verdict);
+}
+
+#[test]
+fn every_field_of_a_session_is_explained() {
+    let text = || "x".to_owned();
+    let session = Session {
+        agent: text(),
+        id: text(),
+        path: name(),
+        state: State::Current,
+        fate: text(),
+        records: 1,
+        unparsed: 1,
+        first_message: Some(text()),
+        last_time: text(),
+    };
+    assert_told(&session);
 }
 
 #[test]

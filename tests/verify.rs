@@ -288,7 +288,7 @@ mod commands {
             command.args(["verify", "a.tar"]).current_dir(scene.top.path()).env("TMPDIR", "/nonexistent").output();
         let (code, _, stderr) = said(&output.expect("runs"));
         assert_eq!(code, Some(1), "no fault of the archive: {stderr}");
-        assert!(stderr.contains("cannot check a database in /nonexistent") && stderr.contains("TMPDIR"), "{stderr}");
+        assert!(stderr.contains("cannot look at a database in /nonexistent") && stderr.contains("TMPDIR"), "{stderr}");
     }
 
     #[test]

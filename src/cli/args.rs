@@ -236,6 +236,10 @@ pub(super) struct Restore {
 A pattern is a path, or a glob of one, and what lies below; one that begins with no slash may begin anywhere:
   clawsnap list a.tar.zst agents/main/sessions
   clawsnap list a.tar.zst '*.sqlite' --json
+  clawsnap list a.tar.zst --sessions
+  clawsnap list a.tar.zst --sessions agents/main '4f1c*'
+
+Sessions are shown agent by agent, the latest last. A pattern fits the path of the file that they are in, or their id.
 
 Exit codes:
   0 listed, and proven   1 cannot be read   2 usage   4 not proven: what was listed may be wrong")]
@@ -248,8 +252,12 @@ pub(super) struct List {
     #[arg(value_name = "PATH|GLOB")]
     pub(super) patterns: Vec<String>,
 
-    /// What was lost when it was made, instead
+    /// The conversations in it, instead: when each was last written to, its id, its length, and what was said first
     #[arg(long)]
+    pub(super) sessions: bool,
+
+    /// What was lost when it was made, instead
+    #[arg(long, conflicts_with = "sessions")]
     pub(super) losses: bool,
 
     /// Print one JSON object on standard output

@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::signals::Signals;
-use super::{args, page, say, verify, when};
+use super::{args, page, say, sessions, verify, when};
 use crate::error::Error;
 use crate::gate::{CancelFlag, Gate};
 use crate::list::{Listed, ToldLoss, Wanted};
@@ -33,7 +33,13 @@ pub(super) fn list(typed: &args::List) -> ExitCode {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let code = if typed.json { as_json(typed, &wanted, &gate) } else { as_text(typed, &wanted, &gate) };
+    let code = if typed.sessions {
+        sessions::show(typed, &wanted, &gate)
+    } else if typed.json {
+        as_json(typed, &wanted, &gate)
+    } else {
+        as_text(typed, &wanted, &gate)
+    };
     if let Some(signal) = signals.first() {
         Signals::die_by(signal);
     }
@@ -86,7 +92,7 @@ fn as_json(typed: &args::List, wanted: &Wanted, gate: &Arc<dyn Gate>) -> ExitCod
 }
 
 /// An archive that is not proven says so by the code of `verify`.
-fn code_of(error: &Error) -> u8 {
+pub(super) fn code_of(error: &Error) -> u8 {
     match error {
         Error::Usage(_) => 2,
         Error::Unproven(_) => 4,

@@ -13,6 +13,7 @@ mod place;
 mod restore;
 mod run;
 mod say;
+mod sessions;
 mod show;
 mod signals;
 mod stdout;

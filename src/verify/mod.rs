@@ -2,6 +2,7 @@
 
 mod blocks;
 mod database;
+mod desk;
 mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -12,6 +13,7 @@ mod verdict;
 
 pub use verdict::{Origin, Trust, Verdict};
 
+pub(crate) use desk::Desk;
 pub(crate) use noting::Noting;
 pub(crate) use stranger::{Guest, Met, Proof, prove};
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use super::sessions;
 use super::source::{INDEX_HEADER, Mode, Source, Trouble};
 use super::words::{Ask, Copied, Say, Task, Way};
 use crate::gate::{CancelFlag, Gate, Realm};
@@ -120,7 +121,20 @@ impl Server {
                 Ok(copied) => Say::Copied(copied),
                 Err(trouble) => Say::Failed(trouble.to_string()),
             },
+            Ask::Sessions => self.sessions(),
             Ask::Raw(reason) => self.raw(reason),
+        }
+    }
+
+    fn sessions(&mut self) -> Say {
+        let channel = &mut self.channel;
+        let told = channel.try_clone().map_err(Trouble::from).and_then(|signs| {
+            let copy = self.source.open_copy(signs)?;
+            sessions::tell(&copy, &mut |stored| say(channel, &Say::Session(Box::new(stored))))
+        });
+        match told {
+            Ok(()) => Say::NoMore,
+            Err(trouble) => Say::Failed(trouble.to_string()),
         }
     }
 

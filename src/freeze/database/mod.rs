@@ -17,6 +17,7 @@
 mod child;
 mod helper;
 mod live;
+mod sessions;
 mod source;
 mod stamps;
 mod words;
@@ -43,6 +44,7 @@ use crate::entry::{Stat, Timestamp};
 use crate::event::{Event, Observer};
 use crate::gate;
 use crate::sys;
+use crate::transcript::Stored;
 use helper::Helper;
 use live::Run;
 use words::{Ask, Say, Task};
@@ -138,16 +140,46 @@ impl Default for DatabaseOptions {
 /// # Errors
 /// SQLite's words on what is wrong with it; trouble with the helper; the cancellation of the run.
 pub(crate) fn check_copy(options: &DatabaseOptions, staging: &Staging, staged: Staged) -> io::Result<()> {
-    let shard = staging.shard_of(staged)?;
-    let stat = staging.stat(staged)?;
-    let mut helper = Helper::start(&options.helper, &shard, &shard, COPY, options.timeout, stat.size)?;
-    helper.send(&Ask::Serve(Task::new(COPY, stat.id(), 0, options.check)))?;
+    let mut helper = serve_copy(options, staging, staged)?;
     helper.send(&Ask::Verify)?;
     match helper.receive()? {
         Say::Copied(_) => Ok(()),
         Say::Failed(words) => Err(io::Error::other(words)),
         other => Err(io::Error::other(format!("its helper said {other:?}"))),
     }
+}
+
+/// Tells of the sessions in a database of an agent's that lies at `staged`, as a helper reads them that sees nothing
+/// else.
+///
+/// # Errors
+/// SQLite's words on what is wrong with it, or that it is of no kind that is known; trouble with the helper; the
+/// cancellation of the run.
+pub(crate) fn sessions_in(
+    options: &DatabaseOptions,
+    staging: &Staging,
+    staged: Staged,
+    tell: &mut dyn FnMut(Stored),
+) -> io::Result<()> {
+    let mut helper = serve_copy(options, staging, staged)?;
+    helper.send(&Ask::Sessions)?;
+    loop {
+        match helper.receive()? {
+            Say::Session(stored) => tell(*stored),
+            Say::NoMore => return Ok(()),
+            Say::Failed(words) => return Err(io::Error::other(words)),
+            other => return Err(io::Error::other(format!("its helper said {other:?}"))),
+        }
+    }
+}
+
+/// A helper for a file that lies at `staged`.
+fn serve_copy(options: &DatabaseOptions, staging: &Staging, staged: Staged) -> io::Result<Helper> {
+    let shard = staging.shard_of(staged)?;
+    let stat = staging.stat(staged)?;
+    let mut helper = Helper::start(&options.helper, &shard, &shard, COPY, options.timeout, stat.size)?;
+    helper.send(&Ask::Serve(Task::new(COPY, stat.id(), 0, options.check)))?;
+    Ok(helper)
 }
 
 /// Trouble with a helper is an answer; a cancelled run is not.

@@ -300,13 +300,9 @@ impl Source {
         discard(&self.staging, name)
     }
 
-    /// Checks the copy.
-    pub(super) fn check(&self, check: Check, mut channel: UnixStream) -> Result<Copied, Trouble> {
-        let mut header = [0; 100];
-        let file = self.staging.open_file(COPY)?;
-        file.fill_at(&mut header, 0)?;
-        let id = file.stat()?.id();
-        drop(file);
+    /// Opens the copy to read it. Whoever waits hears that it is being read.
+    pub(super) fn open_copy(&self, mut channel: UnixStream) -> Result<Connection, Trouble> {
+        let id = self.staging.stat(COPY)?.id();
         let mut copy = open_in(&self.staging, "file:0?mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY, id)?;
         let mut told = Instant::now();
         let working = move || {
@@ -317,6 +313,14 @@ impl Source {
             false
         };
         copy.progress_handler(INSTRUCTIONS, Some(working))?;
+        Ok(copy)
+    }
+
+    /// Checks the copy.
+    pub(super) fn check(&self, check: Check, channel: UnixStream) -> Result<Copied, Trouble> {
+        let mut header = [0; 100];
+        self.staging.open_file(COPY)?.fill_at(&mut header, 0)?;
+        let copy = self.open_copy(channel)?;
         let number = |pragma: &str| copy.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0));
         let positive = |number: i64| u64::try_from(number).unwrap_or_default();
         Ok(Copied {

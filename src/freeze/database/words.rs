@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Check;
 use crate::relpath::{hex, unhex};
+use crate::transcript::Stored;
 
 /// What a helper is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub(super) enum Ask {
     Copy,
     /// Check a copy that is there already.
     Verify,
+    /// Tell of the sessions in a copy that is there already: each by itself, then that there are no more.
+    Sessions,
     /// Copy the bytes as they are, since nothing better was possible for this reason.
     Raw(String),
 }
@@ -78,6 +81,10 @@ pub(super) enum Say {
         /// Which of the database's other files were copied too, as numbers in [`SIDECARS`](super::SIDECARS).
         parts: Vec<usize>,
     },
+    /// A session.
+    Session(Box<Stored>),
+    /// All of them were told.
+    NoMore,
     /// Not even the bytes could be had.
     Failed(String),
 }
