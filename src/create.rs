@@ -293,7 +293,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn prove(&self, back: impl std::io::Read, inventory: &str, entries: Option<u64>) -> Result<()> {
+    fn prove(&self, back: impl std::io::Read + Send, inventory: &str, entries: Option<u64>) -> Result<()> {
         let proof = verify::prove(Watched { inner: back, read: 0, observer: self.observer })?;
         if proof.inventory == inventory && Some(proof.entries) == entries {
             return Ok(());

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clawsnap::gate::{CancelFlag, Gate};
-use clawsnap::list::Wanted;
 use clawsnap::restore::{Ending, RestoreOptions, Restored, restore};
 use support::patient::{ENDINGS, Patient, verdict};
 use support::{Backup, differences, leftovers, snapshot, write_cold};
@@ -136,9 +135,9 @@ fn ten_thousand_flipped_bits_and_cuts_of_each_codec_are_refused() {
 /// Restores beside the archive.
 fn restored(archive: &Path) -> Restored {
     let target = archive.with_file_name("back");
-    let options = RestoreOptions { target, wanted: Wanted::default(), tails: true };
+    let options = RestoreOptions { tails: true, ..RestoreOptions::into_new(target) };
     let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
-    restore(archive, &options, &gate, &())
+    restore(archive, &options, &gate, &(), &|_| true)
 }
 
 /// What is not proven leaves nothing; what is, by a bit that says nothing, is whole. Tells which it was.

@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clawsnap::freeze::{Check, DatabaseOptions};
 use clawsnap::verify::{Origin, Trust, VerifyOptions};

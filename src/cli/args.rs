@@ -217,6 +217,10 @@ pub(super) struct Restore {
     #[arg(long)]
     pub(super) tails: bool,
 
+    /// Give DIR its name without waiting for the disk: after a power cut it may be there with empty files
+    #[arg(long, requires = "target")]
+    pub(super) no_sync: bool,
+
     /// Do not ask about names that the archive says are not whole
     #[arg(short, long)]
     pub(super) yes: bool,

@@ -93,7 +93,7 @@ fn options(typed: &args::Restore, wanted: Wanted) -> Result<RestoreOptions> {
         Some(target) => Destination::Target(target.clone()),
         None => Destination::InPlace(InPlace { environment, force: typed.force }),
     };
-    Ok(RestoreOptions { destination, wanted, mapping, tails: typed.tails })
+    Ok(RestoreOptions { destination, wanted, mapping, tails: typed.tails, sync: !typed.no_sync })
 }
 
 /// `OLD=NEW`, each with the home directory for a `~`.
@@ -127,7 +127,11 @@ fn agrees(flagged: &[Remark], signals: &Signals) -> bool {
     // Without a line's end, so that the answer stands beside it.
     let _asked = write!(io::stderr(), "Restore all the same? [y/N] ").and_then(|()| io::stderr().flush());
     let mut answer = String::new();
-    let answered = answer_is_there(signals) && io::stdin().lock().read_line(&mut answer).is_ok();
+    if !answer_is_there(signals) {
+        say::complain("");
+        return false;
+    }
+    let answered = io::stdin().lock().read_line(&mut answer).is_ok();
     answered && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 

@@ -11,6 +11,7 @@ mod in_place;
 mod journal;
 mod mapping;
 mod mounts;
+mod pool;
 mod restorer;
 mod survey;
 mod swap;
@@ -51,12 +52,15 @@ pub struct RestoreOptions {
     pub mapping: Mapping,
     /// Whether half-written records that were set aside are restored as well, as `<file>.tail`.
     pub tails: bool,
+    /// Whether a new directory gets its name only when everything is on disk, so that it survives a power cut. In place
+    /// nothing is ever exchanged before that.
+    pub sync: bool,
 }
 
 impl RestoreOptions {
     /// Everything but what was set aside, to this destination.
     pub fn to(destination: Destination) -> Self {
-        Self { destination, wanted: Wanted::default(), mapping: Mapping::default(), tails: false }
+        Self { destination, wanted: Wanted::default(), mapping: Mapping::default(), tails: false, sync: true }
     }
 
     /// The same, into a new directory.
@@ -240,7 +244,7 @@ fn run(
     let outcome = read_ours(archive, gate, observer, &mut restorer);
     restorer.finish(outcome)?;
     agree(consent, &restored.flagged)?;
-    draft.publish()
+    draft.publish(options.sync)
 }
 
 /// Asks, where there is something to ask about.

@@ -55,6 +55,13 @@ impl Site {
         if rest.is_empty() { self.at.clone() } else { self.at.join(OsStr::from_bytes(rest)) }
     }
 
+    /// Trouble with a name below the target: files are made behind our back, so it may have been one before this.
+    fn cannot_take(&self, path: &[u8], error: io::Error) -> Error {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let failed = Error::failed("restore", self.shown(self.tree.failed_at().unwrap_or(path)), error);
+        if full { failed.remedy("free space there, or choose another --target") } else { failed }
+    }
+
     /// The path in the archive that a path in the tree comes from.
     fn archived(&self, path: &[u8]) -> PathName {
         let from = self.from.strip_suffix(b"/").unwrap_or(&self.from);
@@ -94,8 +101,9 @@ impl<'a> Restorer<'a> {
         }
         let proof = outcome?;
         for site in &mut self.sites {
-            let fail = |error| Error::failed("restore into", &site.at, error);
-            site.tree.finish().map_err(fail)?;
+            if let Err(error) = site.tree.finish() {
+                return Err(site.cannot_take(b"", error));
+            }
             let told = std::mem::take(&mut site.tree.differences).into_iter();
             let remarks = told.map(|told| Remark { path: site.archived(&told.path), what: told.what });
             self.restored.differences.extend(remarks);
@@ -148,15 +156,9 @@ impl<'a> Restorer<'a> {
     fn hard_link(&mut self, path: &[u8], site: usize, meta: &Meta, link: &[u8]) -> io::Result<bool> {
         let target = absolute(link).to_vec();
         let Some(first) = self.spot(&target) else { return Ok(false) };
+        self.sites[first.site].tree.settle()?;
         let from = self.sites[first.site].tree.root().clone();
         self.sites[site].tree.hard_link(path, meta, &from, &first.path, &target)
-    }
-
-    fn tell(&mut self, spot: &Spot, error: io::Error) -> io::Error {
-        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        let failed = Error::failed("restore", self.sites[spot.site].shown(&spot.path), error);
-        self.failed = Some(if full { failed.remedy("free space there, or choose another --target") } else { failed });
-        io::Error::other("the target cannot take it")
     }
 }
 
@@ -181,7 +183,10 @@ impl Guest for Restorer<'_> {
         match self.put(&met, &spot, &mut reading) {
             // What the archive's reader says is about the archive.
             Err(error) if reading.failed || gate::is_cancelled(&error) => Err(error),
-            Err(error) => Err(self.tell(&spot, error)),
+            Err(error) => {
+                self.failed = Some(self.sites[spot.site].cannot_take(&spot.path, error));
+                Err(io::Error::other("the target cannot take it"))
+            }
             Ok(()) => Ok(()),
         }
     }

@@ -48,19 +48,23 @@ impl Target {
         self.draft.dir().map_err(|error| Error::failed("restore into", &self.path, error))
     }
 
-    /// Makes it durable, and gives it its name.
+    /// Makes it durable, unless that was declined, and gives it its name.
     ///
     /// # Errors
     /// A name that was taken meanwhile; those of the kernel. Nothing is left then.
-    pub(super) fn publish(mut self) -> Result<()> {
+    pub(super) fn publish(mut self, sync: bool) -> Result<()> {
         let fail = |error| Error::failed("publish what was restored as", &self.path, error);
-        self.draft.dir().and_then(|dir| dir.sync_filesystem()).map_err(fail)?;
+        if sync {
+            self.draft.dir().and_then(|dir| dir.sync_filesystem()).map_err(fail)?;
+        }
         // Over an empty directory, or nothing: the kernel refuses everything else.
         let _was_empty = self.host.remove_dir(&self.name);
         self.host.rename_noreplace(self.draft.name(), &self.name).map_err(fail)?;
         // A name that may not survive a power cut goes again, with what has it.
         self.draft.renamed(&self.name);
-        self.host.sync().map_err(fail)?;
+        if sync {
+            self.host.sync().map_err(fail)?;
+        }
         self.draft.let_go();
         Ok(())
     }

@@ -5,8 +5,10 @@ use std::io::{self, Read};
 
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::gate;
-use crate::relpath::{joined, shown, split};
+use crate::relpath::{joined, shown, split, walk_order};
 use crate::sys::{self, Dir, Errno, Reader, Writer};
+
+use super::pool::{Job, LARGEST, Pool};
 
 /// Bytes that are moved, or left out as a hole, at a time.
 const CHUNK: usize = 64 * 1024;
@@ -44,13 +46,16 @@ pub(super) struct Tree {
     above: Vec<(Vec<u8>, Meta)>,
     /// Whether files may be given to others.
     is_root: bool,
+    /// Files that are being made; links to them, and what belongs to directories, wait for it.
+    pool: Pool<NewFile>,
     pub(super) differences: Vec<Difference>,
 }
 
 impl Tree {
     pub(super) fn new(root: Dir) -> Self {
         let is_root = sys::effective_uid() == 0;
-        Self { root, last: None, directories: Vec::new(), above: Vec::new(), is_root, differences: Vec::new() }
+        let (directories, above, differences) = (Vec::new(), Vec::new(), Vec::new());
+        Self { root, last: None, directories, above, is_root, pool: Pool::new(), differences }
     }
 
     /// The directory that it is made in.
@@ -62,6 +67,11 @@ impl Tree {
     pub(super) fn remember(&mut self, path: &[u8], meta: Meta) {
         self.above.retain(|(above, _)| path.strip_prefix(&above[..]).is_some_and(|rest| rest.starts_with(b"/")));
         self.above.push((path.to_vec(), meta));
+    }
+
+    /// Waits until every file so far is made.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        self.pool.settle()
     }
 
     /// The directory of `path`, made where it is missing, and the name in it.
@@ -76,8 +86,9 @@ impl Tree {
     }
 
     fn reach(&mut self, path: &[u8]) -> io::Result<Dir> {
-        if let Some(dir) = found(self.root.open_dir(path))? {
-            return Ok(dir);
+        match self.root.open_dir(path) {
+            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => {}
+            other => return other,
         }
         let (mut dir, mut reached) = (self.root.clone(), Vec::new());
         for name in path.split(|&c| c == b'/') {
@@ -111,47 +122,24 @@ impl Tree {
         self.file(path, meta, contents)
     }
 
+    /// A file: made by the pool if it is small, else as it is read.
     pub(super) fn file(&mut self, path: &[u8], meta: &Meta, contents: &mut dyn Read) -> io::Result<u64> {
-        let (dir, name) = self.place(path)?;
-        let file = dir.create(name)?;
-        let length = fill(&file, contents)?;
-        self.dress(path, &file, meta)?;
+        let (dir, _) = self.place(path)?;
+        let mut start = Vec::new();
+        contents.take(LARGEST as u64).read_to_end(&mut start)?;
+        let (length, is_whole) = (start.len() as u64, start.len() < LARGEST);
+        let file = NewFile { dir, path: path.to_vec(), meta: meta.clone(), is_root: self.is_root, contents: start };
+        if is_whole {
+            return self.pool.give(file).map(|()| length);
+        }
+        let (length, differences) = file.make(contents)?;
+        self.differences.extend(differences);
         Ok(length)
     }
 
-    /// Owner, attributes, mode and time, in this order: each would undo some of those after it.
-    fn dress(&mut self, path: &[u8], file: &Writer, meta: &Meta) -> io::Result<()> {
-        if self.is_root {
-            file.set_owner(meta.uid, meta.gid)?;
-        }
-        for (name, value) in &meta.xattrs {
-            let outcome = file.set_xattr(name, value);
-            self.tolerate(path, name, outcome)?;
-        }
-        file.set_mode(self.permitted(path, meta))?;
-        file.set_mtime(meta.mtime)
-    }
-
-    /// The mode, but for bits that would let others act as somebody who is not the owner that it was set by.
-    fn permitted(&mut self, path: &[u8], meta: &Meta) -> u32 {
-        let owner_kept = self.is_root || (meta.uid, meta.gid) == (sys::effective_uid(), sys::effective_gid());
-        if owner_kept || meta.mode & SET_ID == 0 {
-            return meta.mode;
-        }
-        let what = "its set-user-ID and set-group-ID bits are left out, as its owner cannot be kept".to_owned();
-        self.differences.push(Difference { path: path.to_vec(), what });
-        meta.mode & !SET_ID
-    }
-
-    fn tolerate(&mut self, path: &[u8], name: &[u8], outcome: io::Result<()>) -> io::Result<()> {
-        match outcome {
-            Err(error) if gate::is_cancelled(&error) => Err(error),
-            Err(error) => {
-                self.differs(path, format!("its attribute {} cannot be set: {error}", shown(name)));
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
+    /// The path of the file that failed, where it was not the last one.
+    pub(super) fn failed_at(&self) -> Option<&[u8]> {
+        self.pool.failed_at()
     }
 
     pub(super) fn symlink(&mut self, path: &[u8], meta: &Meta, target: &[u8]) -> io::Result<()> {
@@ -161,8 +149,8 @@ impl Tree {
         dir.dress_symlink(name, owner, meta.mtime)
     }
 
-    /// A second name of a file that was made before, at `first` below `from`; whether it was. `target` is its name for
-    /// people.
+    /// A second name of a file that was made before, at `first` below `from`, whose tree has settled; whether it was.
+    /// `target` is its name for people.
     pub(super) fn hard_link(
         &mut self,
         path: &[u8],
@@ -203,6 +191,10 @@ impl Tree {
 
     /// Gives the directories what belongs to them, the deepest first.
     pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.pool.settle()?;
+        let mut differences = self.pool.differences();
+        differences.sort_by(|a, b| walk_order(&a.path, &b.path));
+        self.differences.extend(differences);
         self.last = None;
         for (path, meta) in std::mem::take(&mut self.directories).into_iter().rev() {
             let dir = self.root.open_dir(&path)?;
@@ -210,13 +202,90 @@ impl Tree {
                 dir.set_owner(meta.uid, meta.gid)?;
             }
             for (name, value) in &meta.xattrs {
-                let outcome = dir.set_xattr(name, value);
-                self.tolerate(&path, name, outcome)?;
+                self.differences.extend(tolerated(&path, name, dir.set_xattr(name, value))?);
             }
             dir.set_mode(meta.mode)?;
             dir.set_mtime(meta.mtime)?;
         }
         Ok(())
+    }
+}
+
+/// A file to be made.
+struct NewFile {
+    dir: Dir,
+    path: Vec<u8>,
+    meta: Meta,
+    is_root: bool,
+    contents: Vec<u8>,
+}
+
+impl Job for NewFile {
+    fn size(&self) -> usize {
+        self.contents.len()
+    }
+
+    fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    fn run(&self) -> io::Result<Vec<Difference>> {
+        self.make(&mut io::empty()).map(|(_, differences)| differences)
+    }
+}
+
+impl NewFile {
+    /// Makes it of the contents at hand, and those that follow.
+    fn make(&self, rest: &mut dyn Read) -> io::Result<(u64, Vec<Difference>)> {
+        let file = self.dir.create(split(&self.path).1)?;
+        let mut filling = Filling::of(&file);
+        filling.slice(&self.contents)?;
+        filling.read(rest)?;
+        let length = filling.finish()?;
+        Ok((length, self.dress(&file)?))
+    }
+
+    /// Owner, attributes, mode and time, in this order: each would undo some of those after it. What is right already
+    /// is not set again.
+    fn dress(&self, file: &Writer) -> io::Result<Vec<Difference>> {
+        let (meta, born) = (&self.meta, file.stat()?);
+        let (mode, mut differences) = self.permitted();
+        let is_given = self.is_root && (born.uid, born.gid) != (meta.uid, meta.gid);
+        if is_given {
+            file.set_owner(meta.uid, meta.gid)?;
+        }
+        for (name, value) in &meta.xattrs {
+            differences.extend(tolerated(&self.path, name, file.set_xattr(name, value))?);
+        }
+        // An access control list has changed the mode.
+        if mode != born.mode || !meta.xattrs.is_empty() {
+            file.set_mode(mode)?;
+        }
+        file.set_mtime(meta.mtime)?;
+        Ok(differences)
+    }
+
+    /// The mode, but for bits that would let others act as somebody who is not the owner that it was set by.
+    fn permitted(&self) -> (u32, Vec<Difference>) {
+        let meta = &self.meta;
+        let owner_kept = self.is_root || (meta.uid, meta.gid) == (sys::effective_uid(), sys::effective_gid());
+        if owner_kept || meta.mode & SET_ID == 0 {
+            return (meta.mode, Vec::new());
+        }
+        let what = "its set-user-ID and set-group-ID bits are left out, as its owner cannot be kept".to_owned();
+        (meta.mode & !SET_ID, vec![Difference { path: self.path.clone(), what }])
+    }
+}
+
+/// Whether an attribute could be set: it is no reason to restore nothing.
+fn tolerated(path: &[u8], name: &[u8], outcome: io::Result<()>) -> io::Result<Option<Difference>> {
+    match outcome {
+        Err(error) if gate::is_cancelled(&error) => Err(error),
+        Err(error) => {
+            let what = format!("its attribute {} cannot be set: {error}", shown(name));
+            Ok(Some(Difference { path: path.to_vec(), what }))
+        }
+        Ok(()) => Ok(None),
     }
 }
 
@@ -244,35 +313,48 @@ impl Read for Sequential {
     }
 }
 
-/// Nothing that is there is an answer.
-fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
-    match outcome {
-        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok(None),
-        other => other.map(Some),
-    }
+/// Contents that are being written; whole chunks of zeros become holes.
+struct Filling<'a> {
+    file: &'a Writer,
+    length: u64,
+    ends_in_hole: bool,
 }
 
-/// Writes contents; whole chunks of zeros become holes.
-fn fill(file: &Writer, contents: &mut dyn Read) -> io::Result<u64> {
-    let mut buffer = vec![0; CHUNK];
-    let mut length = 0;
-    loop {
-        let mut filled = 0;
-        while filled < CHUNK {
-            match contents.read(&mut buffer[filled..])? {
-                0 => break,
-                n => filled += n,
-            }
+impl<'a> Filling<'a> {
+    fn of(file: &'a Writer) -> Self {
+        Self { file, length: 0, ends_in_hole: false }
+    }
+
+    /// What is at hand already.
+    fn slice(&mut self, contents: &[u8]) -> io::Result<()> {
+        contents.chunks(CHUNK).try_for_each(|chunk| self.chunk(chunk))
+    }
+
+    /// What has to be read.
+    fn read(&mut self, contents: &mut dyn Read) -> io::Result<()> {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        while contents.take(CHUNK as u64).read_to_end(&mut chunk)? > 0 {
+            self.chunk(&chunk)?;
+            chunk.clear();
         }
-        let chunk = &buffer[..filled];
-        if !chunk.iter().all(|&byte| byte == 0) {
-            file.write_all_at(chunk, length)?;
+        Ok(())
+    }
+
+    fn chunk(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.ends_in_hole = chunk.iter().all(|&byte| byte == 0);
+        if !self.ends_in_hole {
+            self.file.write_all_at(chunk, self.length)?;
         }
-        length += filled as u64;
-        if filled < CHUNK {
-            file.set_len(length)?;
-            return Ok(length);
+        self.length += chunk.len() as u64;
+        Ok(())
+    }
+
+    /// The length of it all.
+    fn finish(self) -> io::Result<u64> {
+        if self.ends_in_hole {
+            self.file.set_len(self.length)?;
         }
+        Ok(self.length)
     }
 }
 
@@ -326,6 +408,10 @@ mod tests {
         let mtime = Timestamp { seconds: 1, nanos: 0 };
         let meta = Meta { mode: 0o777, uid: 0, gid: 0, mtime, xattrs: Xattrs::new() };
         tree.file(b"a", &meta, &mut io::empty()).expect("is new");
+        let linked = |tree: &mut Tree, path: &[u8], first: &[u8]| {
+            let from = tree.root().clone();
+            tree.settle().and_then(|()| tree.hard_link(path, &meta, &from, first, first)).is_ok_and(|made| made)
+        };
         for (name, target) in [("l", "../outside"), ("m", "../outside/canary")] {
             tree.symlink(name.as_bytes(), &meta, target.as_bytes()).expect("is new");
         }
@@ -333,13 +419,13 @@ mod tests {
             assert!(tree.file(path, &meta, &mut &b"x"[..]).is_err(), "{}", shown(path));
             assert!(tree.tail(path, &meta, &mut &b"x"[..]).is_err(), "{}", shown(path));
             assert!(tree.symlink(path, &meta, b"a").is_err(), "{}", shown(path));
-            assert!(!tree.hard_link(path, b"a").is_ok_and(|made| made), "{}", shown(path));
+            assert!(!linked(&mut tree, path, b"a"), "{}", shown(path));
         }
         for path in [&b"l"[..], b"l/closet", b"l/new", b"m", b"../outside/closet"] {
             assert!(tree.directory(path, meta.clone()).is_err(), "{}", shown(path));
         }
         for target in [&b"l/canary"[..], b"../outside/canary", b"m", b"l", b".", b"..", b"", b"a/x", b"none"] {
-            assert!(!tree.hard_link(b"h", target).is_ok_and(|made| made), "{}", shown(target));
+            assert!(!linked(&mut tree, b"h", target), "{}", shown(target));
         }
         tree.finish().expect("has nothing to do");
         let names = |dir| fs::read_dir(dir).expect("lists").count();

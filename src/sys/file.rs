@@ -130,6 +130,12 @@ impl Writer {
         Ok(Reader::new(file, Arc::clone(&self.gate.0), self.realm, self.path.clone()))
     }
 
+    /// The open file's metadata.
+    pub(crate) fn stat(&self) -> io::Result<Stat> {
+        self.pass(Verb::Stat)?;
+        Ok(stat(&kernel::statx(&self.file, c"", AtFlags::EMPTY_PATH, WANTED)?))
+    }
+
     /// Writes all of `bytes` at `offset`.
     pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.pass(Verb::Write)?;

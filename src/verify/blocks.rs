@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Read};
 
 use tar::Header;
 
+use super::stranger::DRAINED;
+
 const BLOCK: usize = 512;
 
 /// A tar stream being read.
@@ -69,8 +71,10 @@ impl<R: Read> Entry<'_, R> {
     /// # Errors
     /// Those of the input; padding that is not of zeros.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        let mut buffer = vec![0; 64 * 1024];
-        while self.read(&mut buffer)? > 0 {}
+        if self.left > 0 {
+            let mut buffer = [0; DRAINED];
+            while self.read(&mut buffer)? > 0 {}
+        }
         let over = usize::try_from(self.size % BLOCK as u64).unwrap_or(0);
         let padding = &mut [0; BLOCK][..(BLOCK - over) % BLOCK];
         self.input.read_exact(padding).map_err(cut)?;

@@ -1,5 +1,6 @@
 //! Reads archives as a stranger would: ours against their inventory, OpenClaw's by their manifest.
 
+mod ahead;
 mod blocks;
 mod database;
 mod desk;
@@ -30,6 +31,7 @@ use crate::event::{Event, Observer};
 use crate::freeze::DatabaseOptions;
 use crate::gate::{Gate, Realm, Step, Verb};
 use crate::report::PathName;
+use ahead::read_ahead;
 use database::Databases;
 use stranger::{prove_unpacked, unproven, unreadable};
 
@@ -74,8 +76,9 @@ fn run(
     let Opened { input, bytes, ours } = open(archive, most, gate, observer)?;
     verdict.archive_bytes = bytes;
     let mut databases = Databases::new(&options.databases, gate);
-    let outcome =
-        if ours { read_own(input, verdict, &mut databases) } else { read_foreign(input, verdict, &mut databases) };
+    let outcome = read_ahead(input, |input| {
+        if ours { read_own(input, verdict, &mut databases) } else { read_foreign(input, verdict, &mut databases) }
+    });
     // Trouble with the temporary directory is no fault of the archive.
     if let Some(trouble) = databases.trouble() {
         return Err(trouble);
@@ -123,7 +126,7 @@ fn open<'a>(
     most_ratio: u64,
     gate: &Arc<dyn Gate>,
     observer: &'a dyn Observer,
-) -> Result<Opened<impl Read + use<'a>>> {
+) -> Result<Opened<impl Read + Send + use<'a>>> {
     let file = File::open(archive).map_err(|error| Error::failed("open the archive", archive, error))?;
     let found = file.metadata().map_err(|error| Error::failed("look at the archive", archive, error))?;
     if found.is_dir() {
@@ -158,7 +161,7 @@ pub(crate) fn read_ours(
             "it has no inventory, as clawsnap's archives have: `clawsnap verify` looks at it, tar -t lists it",
         ));
     }
-    prove_unpacked(input, guest)
+    read_ahead(input, |input| prove_unpacked(input, guest))
 }
 
 /// Whether an archive that begins like this is one of ours, by the name of its root: what comes before the first header

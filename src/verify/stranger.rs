@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use tar::{EntryType, Header};
 
+use super::ahead::read_ahead;
 use super::blocks::{Blocks, Entry};
 use super::shape::{Shape, is_plain, lies_in};
 use crate::archive::{
@@ -26,6 +27,9 @@ const LONGEST_RECORDS: u64 = 64 * 1024 * 1024;
 
 /// Longest report that is parsed; it lists every name that has a fate worth a line.
 const LONGEST_REPORT: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Bytes that are read at a time of what nobody wants: few enough to be cleared for every entry.
+pub(super) const DRAINED: usize = 16 * 1024;
 
 /// Largest contents of one entry: a petabyte. No disk holds more, and a header can say anything.
 const LARGEST_ENTRY: u64 = 1 << 50;
@@ -90,9 +94,8 @@ pub(crate) struct Proof {
 ///
 /// # Errors
 /// [`Error::Unproven`] with the first thing that is wrong, and where; [`Error::Cancelled`].
-pub(crate) fn prove(input: impl Read) -> Result<Proof> {
-    let input = BufReader::with_capacity(256 * 1024, Decoder::new(input).map_err(unreadable)?);
-    prove_unpacked(input, &mut ())
+pub(crate) fn prove(input: impl Read + Send) -> Result<Proof> {
+    read_ahead(Decoder::new(input).map_err(unreadable)?, |unpacked| prove_unpacked(unpacked, &mut ()))
 }
 
 /// The same for an archive that is unpacked already, with a guest.
@@ -398,7 +401,7 @@ struct Digesting<R> {
 impl<R: Read> Digesting<R> {
     /// Reads what is left; size and hash of all of it.
     fn finish(mut self) -> io::Result<(u64, String)> {
-        let mut buffer = vec![0; 64 * 1024];
+        let mut buffer = [0; DRAINED];
         while self.read(&mut buffer)? > 0 {}
         Ok((self.size, self.hasher.finalize().to_hex().to_string()))
     }
