@@ -95,10 +95,7 @@ impl Home {
     /// Spares a turn the half of its time that goes into indexing memories, for tests that look at prompts.
     pub(crate) fn forgo_memory(&self) {
         self.configure(|config| match self.peer.version {
-            SESSIONS_IN_FILES => {
-                config["agents"]["defaults"]["memorySearch"] = json!({ "enabled": false });
-                config["plugins"] = json!({ "enabled": false });
-            }
+            SESSIONS_IN_FILES => config["agents"]["defaults"]["memorySearch"] = json!({ "enabled": false }),
             _ => config["memory"] = json!({ "search": { "enabled": false } }),
         });
     }
@@ -305,6 +302,10 @@ impl Home {
     fn openclaw(&self) -> Command {
         let mut command = self.command(&self.peer.node);
         command.arg(&self.peer.openclaw);
+        if self.peer.version == SESSIONS_IN_FILES {
+            // It reads the manifests of all of them many times over, which is most of what it does.
+            command.env("OPENCLAW_DISABLE_BUNDLED_PLUGINS", "1");
+        }
         command
     }
 
