@@ -79,6 +79,7 @@ fn a_backup_beside_a_running_gateway_is_a_state_in_which_openclaw_goes_on() {
     let prompt = home.turn_by_gateway(AFTER);
     assert!(prompt.contains(BEFORE) && prompt.contains(AFTER), "the gateway lost its session");
     assert!(gateway.is_running(), "the gateway did not outlive the backups");
+    assert_refused_under_gateway(&home, &archives[0]);
     gateway.stop();
 
     for archive in &archives {
@@ -181,6 +182,15 @@ fn a_state_with_its_sessions_in_files_is_lost_and_openclaw_goes_on_in_the_restor
     assert!(verdict["warnings"][0].as_str().is_some_and(|text| text.contains("no inventory")), "{verdict:#}");
 
     loses_its_state_and_goes_on(&home);
+    let gateway = home.start_gateway();
+    assert_refused_under_gateway(&home, &home.path("backup.tar.zst"));
+    gateway.stop();
+}
+
+/// Nothing is exchanged under a gateway, which is known by its lock.
+fn assert_refused_under_gateway(home: &Home, archive: &Path) {
+    let said = home.restore_in_place(archive).expect_err("the gateway is running");
+    assert!(said.contains("gateway is running there"), "{said}");
 }
 
 #[test]
@@ -190,7 +200,11 @@ fn a_state_with_its_sessions_in_rows_is_lost_and_openclaw_goes_on_in_the_restore
 }
 
 /// The ways from an archive to a state in the place of the lost one.
-const WAYS_BACK: [fn(&Home, &Path); 1] = [restored_beside_and_moved];
+const WAYS_BACK: [fn(&Home, &Path); 2] = [restored_beside_and_moved, restored_in_place];
+
+fn restored_in_place(home: &Home, archive: &Path) {
+    home.restore_in_place(archive).unwrap_or_else(|said| panic!("refused: {said}"));
+}
 
 fn restored_beside_and_moved(home: &Home, archive: &Path) {
     home.take_over(&below(&home.restore_by_clawsnap(archive), &home.state()));

@@ -255,6 +255,12 @@ impl Home {
         target.into()
     }
 
+    /// Restores an archive to where it came from; what is said where that is refused.
+    pub(crate) fn restore_in_place(&self, archive: &Path) -> Result<(), String> {
+        let done = finish(self.clawsnap("restore").arg("--in-place").arg(archive));
+        if done.status.success() { Ok(()) } else { Err(done.to_string()) }
+    }
+
     /// OpenClaw's own backup of this home, by its report.
     pub(crate) fn openclaws_report(&self) -> Value {
         let mut command = self.openclaw();
