@@ -395,8 +395,8 @@ fn attributes_of_any_name_are_set_where_the_kernel_takes_them_and_named_where_no
 
 /// Not refused: a tree can be like this, and what we back up we must restore.
 #[test]
-fn a_path_of_five_thousand_directories_is_restored_and_removed_with_few_descriptors() {
-    const DEPTH: usize = 5_000;
+fn a_path_of_two_thousand_directories_is_restored_and_removed_with_few_descriptors() {
+    const DEPTH: usize = 2_000;
     let scene = Scene::new();
     let mut pieces: Vec<Piece> = (1..=DEPTH).map(|depth| Piece::dir(&["d"; DEPTH][..depth].join("/"))).collect();
     pieces.push(Piece::file(&format!("{}/bottom", ["d"; DEPTH].join("/")), "x"));
