@@ -75,8 +75,9 @@ impl Wanted {
         for pattern in patterns {
             let trimmed = pattern.strip_suffix('/').unwrap_or(pattern);
             let whole = if trimmed.starts_with('/') { trimmed.to_owned() } else { format!("**/{trimmed}") };
-            let session = is_session_id(trimmed).then(|| format!("**/sessions/{trimmed}*"));
-            for glob in [format!("{whole}/**"), whole].into_iter().chain(session) {
+            let sessions = is_session_id(trimmed).then(|| format!("**/sessions/{trimmed}*"));
+            let below = |glob: String| [format!("{glob}/**"), glob];
+            for glob in [whole].into_iter().chain(sessions).flat_map(below) {
                 set.add(GlobBuilder::new(&glob).literal_separator(true).build().map_err(malformed)?);
             }
         }

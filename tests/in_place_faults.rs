@@ -2,16 +2,18 @@
 
 mod place;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use clawsnap::gate::cancelled;
+use clawsnap::gate::{Gate, Verb, cancelled};
 use clawsnap::restore::Ending;
 use place::support::{Backup, Script, write_cold};
-use place::{Mounted, Scene, Tree, restore, sh, tree};
+use place::{Mounted, Scene, Tree, contents, restore, sh, tree};
 
 /// The kinds of restore that the sweeps below try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,18 @@ fn set_back(scene: &Scene) {
     assert!(sh(script, &scene.top));
 }
 
+/// Nothing that was there before is gone: it is there still, or kept.
+fn assert_nothing_lost(scene: &Scene, before: &BTreeSet<Vec<u8>>, what: &str) {
+    let now = contents(&scene.top);
+    let lost: Vec<_> = before.difference(&now).map(|lost| String::from_utf8_lossy(lost)).collect();
+    assert!(lost.is_empty(), "{what}: gone for good: {lost:?}");
+}
+
+/// All contents that must not be lost.
+fn precious(scene: &Scene) -> BTreeSet<Vec<u8>> {
+    [scene.state(), scene.path("notes")].iter().filter(|root| root.exists()).flat_map(|root| contents(root)).collect()
+}
+
 /// A run that fails, or is cancelled, at any step leaves everything as it was, or everything restored.
 #[test]
 fn a_restore_in_place_that_ends_at_any_step_did_everything_or_nothing() {
@@ -78,26 +92,130 @@ fn a_restore_in_place_that_ends_at_any_step_did_everything_or_nothing() {
         let scene = Scene::quick();
         scene.fill("old");
         let (archive, looks) = staged(sort, &scene);
+        let precious = precious(&scene);
         let count = Script::new(|_, _| Ok(()));
         let steps = count.counter();
         assert_eq!(restore(&archive, &scene.options(sort.patterns()), Arc::new(count)).outcome, Ending::Complete);
         let steps = steps.load(Ordering::SeqCst);
         assert!(steps > 80, "{steps}");
         set_back(&scene);
-        for fault in [Some(5), None] {
-            for at in 0..steps {
-                let fail = move || Err(fault.map_or_else(cancelled, io::Error::from_raw_os_error));
-                let gate = Script::new(move |step, _| if step == at { fail() } else { Ok(()) });
-                let restored = restore(&archive, &scene.options(sort.patterns()), Arc::new(gate));
-                let done = matches!(restored.outcome, Ending::Complete | Ending::Different);
-                let what = format!("{sort:?}: step {at} of {steps} fails with {fault:?}: {:?}", restored.error);
-                assert!(all(&scene) == looks[usize::from(done)], "{what}");
-                let again = scene.restore(&archive, sort.patterns());
-                assert_eq!(again.outcome, Ending::Complete, "{what}; afterwards: {:?}", again.error);
-                scene.assert_nothing_hidden(&what);
-                set_back(&scene);
-            }
+        for (fault, at) in [Some(5), None].into_iter().flat_map(|fault| (0..steps).map(move |at| (fault, at))) {
+            let fail = move || Err(fault.map_or_else(cancelled, io::Error::from_raw_os_error));
+            let gate = Script::new(move |step, _| if step == at { fail() } else { Ok(()) });
+            let restored = restore(&archive, &scene.options(sort.patterns()), Arc::new(gate));
+            let done = matches!(restored.outcome, Ending::Complete | Ending::Different);
+            let what = format!("{sort:?}: step {at} of {steps} fails with {fault:?}: {:?}", restored.error);
+            assert!(all(&scene) == looks[usize::from(done)], "{what}");
+            assert_nothing_lost(&scene, &precious, &what);
+            let again = scene.restore(&archive, sort.patterns());
+            assert_eq!(again.outcome, Ending::Complete, "{what}; afterwards: {:?}", again.error);
+            scene.assert_nothing_hidden(&what);
+            assert_nothing_lost(&scene, &precious, &what);
+            set_back(&scene);
         }
+    }
+}
+
+/// What a neighbour does who works on, though he should not: what is his is not ours to lose.
+#[test]
+fn nothing_is_lost_to_a_neighbour_who_works_on_or_to_a_filesystem_that_will_not_go_back() {
+    for sort in [Sort::Whole, Sort::Part, Sort::TwoRoots] {
+        let scene = Scene::quick();
+        scene.fill("old");
+        let (archive, _) = staged(sort, &scene);
+        let precious = precious(&scene);
+        let renames = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&renames);
+        let count = Script::new(move |_, step| {
+            counted.fetch_add(u64::from(step.verb == Verb::Rename), Ordering::SeqCst);
+            Ok(())
+        });
+        assert_eq!(restore(&archive, &scene.options(sort.patterns()), Arc::new(count)).outcome, Ending::Complete);
+        set_back(&scene);
+        let all = renames.load(Ordering::SeqCst);
+        for (harm, at) in Harm::ALL.into_iter().flat_map(|harm| (0..all).map(move |at| (harm, at))) {
+            let (seen, state) = (AtomicU64::new(0), scene.state());
+            let gate = Script::new(move |_, step| {
+                let is_rename = step.verb == Verb::Rename;
+                let number = if is_rename { seen.fetch_add(1, Ordering::SeqCst) } else { u64::MAX };
+                harm.done(is_rename.then_some(number), at, &state)
+            });
+            let restored = restore(&archive, &scene.options(sort.patterns()), Arc::new(gate));
+            let what = format!("{sort:?}, {harm:?} from rename {at} on: {:?} {:?}", restored.outcome, restored.error);
+            assert_nothing_lost(&scene, &precious, &what);
+            let again = scene.restore(&archive, sort.patterns());
+            assert_eq!(again.outcome, Ending::Complete, "{what}; afterwards: {:?}", again.error);
+            assert_nothing_lost(&scene, &precious, &what);
+            set_back(&scene);
+        }
+    }
+}
+
+/// What is done at one rename of ours, or from it on.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    /// No rename is possible any more.
+    NoRename,
+    /// A directory that was just exchanged is moved away, and the next rename fails.
+    Moved,
+    /// A file that was just exchanged is replaced, and the run is cancelled.
+    Replaced,
+}
+
+impl Harm {
+    const ALL: [Self; 3] = [Self::NoRename, Self::Moved, Self::Replaced];
+
+    fn done(self, rename: Option<u64>, at: u64, state: &Path) -> io::Result<()> {
+        match (self, rename) {
+            (Self::NoRename, Some(number)) if number >= at => Err(io::Error::from_raw_os_error(5)),
+            (Self::Moved, Some(number)) if number == at => {
+                drop(fs::rename(state.join("agents"), state.join("archived")));
+                Err(io::Error::from_raw_os_error(5))
+            }
+            (Self::Replaced, Some(number)) if number == at => {
+                let session = state.join("agents/main/sessions/4f1c0a3e-1.jsonl");
+                fs::write(state.join("next"), fs::read(&session).unwrap_or_default())?;
+                drop(fs::rename(state.join("next"), session));
+                Err(cancelled())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The way back fails at any step: everything is as it was, or back; and it can be gone again.
+#[test]
+fn a_way_back_that_ends_at_any_step_did_everything_or_nothing() {
+    for sort in [Sort::Whole, Sort::Part] {
+        let scene = Scene::quick();
+        scene.fill("old");
+        let (archive, looks) = staged(sort, &scene);
+        let mut at = 0;
+        loop {
+            assert_eq!(scene.restore(&archive, sort.patterns()).outcome, Ending::Complete);
+            let kept = scene.only_kept();
+            let played = Arc::new(AtomicU64::new(0));
+            let counted = Arc::clone(&played);
+            let gate: Arc<dyn Gate> = Arc::new(Script::new(move |step, _| {
+                counted.store(step + 1, Ordering::SeqCst);
+                if step == at { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+            }));
+            let back = clawsnap::restore::bring_back(std::slice::from_ref(&kept), &scene.ways(), &gate);
+            let what = format!("{sort:?}: step {at} fails: {:?}", back.error);
+            let now = all(&scene);
+            assert!(now == looks[0] || now == looks[1], "{what}");
+            if now == looks[1] {
+                let again = scene.undo(&kept);
+                assert_eq!(again.outcome, Ending::Complete, "{what}; afterwards: {:?}", again.error);
+            }
+            assert!(all(&scene) == looks[0], "{what}: not back");
+            set_back(&scene);
+            if played.load(Ordering::SeqCst) <= at {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 5, "{at}");
     }
 }
 
@@ -134,25 +252,41 @@ fn a_restore_in_place_that_is_killed_at_any_step_is_completed_or_was_never_begun
         }
         scene.fill("old");
         let (archive, looks) = staged(sort, &scene);
+        let precious = precious(&scene);
         let mut deaths = 0;
         while dies(&scene, sort, deaths) {
             let what = format!("{sort:?}, killed at step {deaths}");
-            let now = all(&scene);
-            if matches!(sort, Sort::Whole) {
-                assert!(looks.contains(&now), "{what}: a mixture");
+            if matches!(sort, Sort::Whole | Sort::TwoRoots) {
+                assert_each_is_whole(&all(&scene), &looks, &what);
             }
+            // Another restore, of one name, deals with what the dead one left, and with nothing else.
+            let another = scene.restore(&archive, &["logs"]);
+            assert_eq!(another.outcome, Ending::Complete, "{what}: {:?}", another.error);
+            assert_each_is_whole(&without_logs(all(&scene)), &looks.clone().map(without_logs), &what);
+            assert_nothing_lost(&scene, &precious, &what);
             let again = scene.restore(&archive, sort.patterns());
             assert_eq!(again.outcome, Ending::Complete, "{what}: {:?}", again.error);
-            assert!(all(&scene) == looks[1], "{what}: the next run restores");
+            assert!(without_logs(all(&scene)) == without_logs(looks[1].clone()), "{what}: the next run restores");
             scene.assert_nothing_hidden(&what);
-            let kept = scene.kept();
-            assert!(sort != Sort::Whole || kept.iter().any(|kept| tree(kept) == looks[0][0]), "{what}: {kept:?}");
+            assert_nothing_lost(&scene, &precious, &what);
             set_back(&scene);
             deaths += 1;
         }
         eprintln!("{sort:?}: killed at each of {deaths} steps");
         assert!(deaths > 80, "{deaths}");
     }
+}
+
+/// Each root is what it was, or what was archived.
+fn assert_each_is_whole(now: &[Tree], looks: &[Vec<Tree>; 2], what: &str) {
+    for (number, tree) in now.iter().enumerate() {
+        assert!(looks.iter().any(|look| look[number] == *tree), "{what}: a mixture");
+    }
+}
+
+fn without_logs(mut trees: Vec<Tree>) -> Vec<Tree> {
+    trees.iter_mut().for_each(|tree| tree.retain(|path, _| !path.starts_with("logs")));
+    trees
 }
 
 /// Whether a restore in a process of its own comes to that step, and dies there.

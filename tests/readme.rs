@@ -230,7 +230,7 @@ fn every_field_of_a_restore_and_of_the_way_back_is_documented() {
     };
     assert_told(&restored);
     assert_told(&place);
-    assert_told(&BroughtBack { error: Some("x".to_owned()), ..BroughtBack::default() });
+    assert_told(&BroughtBack { error: Some("x".to_owned()), warnings: vec!["x".to_owned()], ..BroughtBack::default() });
 }
 
 /// The README names each field of it.

@@ -71,13 +71,12 @@ fn undo(typed: &args::Restore, gate: &Arc<dyn Gate>) -> (Ending, u8) {
     if typed.json {
         say::json("verdict", &back);
     }
-    match (&back.error, typed.json || typed.quiet) {
-        (None, true) => {}
-        (None, false) => {
-            let out = io::stdout();
-            say::delivered("verdict", out.lock().write_all(of_way_back(&back, terminal::paint(&out)).as_bytes()));
-        }
-        (Some(error), _) => drop(say::failed(error, back.exit_code())),
+    if !typed.json && !back.places.is_empty() && !(typed.quiet && back.error.is_none()) {
+        let out = io::stdout();
+        say::delivered("verdict", out.lock().write_all(of_way_back(&back, terminal::paint(&out)).as_bytes()));
+    }
+    if let Some(error) = &back.error {
+        say::failed(error, back.exit_code());
     }
     (back.outcome, back.exit_code())
 }
@@ -189,8 +188,13 @@ fn of(restored: &Restored, paint: terminal::Paint) -> String {
 }
 
 fn of_way_back(back: &BroughtBack, paint: terminal::Paint) -> String {
-    let mut page = Page::headed(&paint.good("brought back what was there before"), paint);
+    let heading = match &back.error {
+        None => paint.good("brought back what was there before"),
+        Some(_) => paint.warn("brought back in part: see the error"),
+    };
+    let mut page = Page::headed(&heading, paint);
     page.list("place", back.places.iter().map(|place| page::path(&place.restored_to)), MOST_REMARKS, IN_JSON);
+    back.warnings.iter().for_each(|warning| page.row("warning", page::line(warning)));
     let kept: Vec<PathName> = back.places.iter().filter_map(|place| place.kept.clone()).collect();
     page.list("kept", kept.iter().map(page::path), MOST_REMARKS, IN_JSON);
     page.row_if("way back", way_back(&kept));

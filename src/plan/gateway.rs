@@ -5,23 +5,46 @@
 //! that it names.
 
 use std::fs;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::environment::Environment;
+use crate::entry::Kind;
+use crate::gate::{CancelFlag, Realm};
+use crate::sys::{self, Dir};
+
+/// Longest lock that is read.
+const LONGEST: u64 = 64 * 1024;
 
 /// A process of OpenClaw's that has the state directory `state` in its hands, in words.
 pub fn gateway_at(state: &Path, environment: &Environment) -> Option<String> {
     let temporary = environment.variable("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
     let places = [state.join("tmp"), temporary];
+    let owner = fs::metadata(state).map(|state| state.uid()).ok();
     places.iter().flat_map(|place| locks_in(place)).find_map(|lock| {
-        let said = fs::read_to_string(&lock).ok()?;
-        let said: Value = serde_json::from_str(said.trim()).ok()?;
+        let said: Value = serde_json::from_slice(&read(&lock, owner).ok()??).ok()?;
         let inside = lock.starts_with(state) || is_config_of(&said, state);
         (inside && is_alive(&said)).then(|| words(&said, &lock))
     })
+}
+
+/// What a lock says; nothing if it is none that OpenClaw would have left: anybody can put anything where it may lie.
+fn read(lock: &Path, owner: Option<u32>) -> io::Result<Option<Vec<u8>>> {
+    let (Some(dir), Some(name)) = (lock.parent(), lock.file_name()) else { return Ok(None) };
+    let file = Dir::open(dir, Realm::Source, Arc::new(CancelFlag::new()))?.open_file(name.as_bytes())?;
+    let stat = file.stat()?;
+    let is_believed = [Some(sys::effective_uid()), Some(0), owner].contains(&Some(stat.uid));
+    if stat.kind != Kind::File || stat.size > LONGEST || !is_believed {
+        return Ok(None);
+    }
+    let mut said = Vec::new();
+    file.into_file().take(LONGEST).read_to_end(&mut said)?;
+    Ok(Some(said))
 }
 
 fn words(said: &Value, lock: &Path) -> String {
@@ -96,5 +119,19 @@ mod tests {
         assert_eq!(gateway_at(&state, &environment), None);
         lock(&temporary, "gateway.12345678.lock", &said(&state.join("openclaw.json")));
         assert!(gateway_at(&state, &environment).is_some());
+    }
+
+    #[test]
+    fn what_anybody_may_have_put_there_neither_hangs_nor_convinces() {
+        let top = tempfile::tempdir().expect("a directory");
+        let (state, temporary) = (top.path().join("state"), top.path().join("tmp"));
+        let dir = temporary.join("openclaw-1000");
+        fs::create_dir_all(&dir).expect("makes");
+        let fifo = std::process::Command::new("mkfifo").arg(dir.join("gateway.1.lock")).status().expect("runs");
+        assert!(fifo.success());
+        std::os::unix::fs::symlink("/dev/zero", dir.join("gateway.2.lock")).expect("links");
+        fs::write(dir.join("gateway.3.lock"), vec![b' '; 100_000]).expect("writes");
+        let environment = Environment::default().with("TMPDIR", &temporary);
+        assert_eq!(gateway_at(&state, &environment), None);
     }
 }

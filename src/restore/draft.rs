@@ -5,16 +5,19 @@ use std::io;
 use std::sync::Arc;
 
 use super::tree;
+use crate::entry::Kind;
 use crate::gate::{Realm, Unstoppable};
-use crate::sys::{self, Dir};
+use crate::sys::{self, Dir, Errno};
 
-/// A hidden directory of ours. Dropping it removes it.
+/// What only we may enter.
+const OURS_ALONE: u32 = 0o700;
+
+/// A hidden directory of ours. Dropping it removes it, unless it was let go.
 pub(super) struct Draft {
     host: Dir,
-    /// The same, for what must be done even if the run was cancelled.
-    clean_up: Dir,
-    /// Its name; empty when it is nobody's to remove any more.
     name: Vec<u8>,
+    dir: Dir,
+    is_ours_to_remove: bool,
     /// Locked as long as it is open: it tells other runs that this one lives.
     _lock: File,
 }
@@ -26,23 +29,22 @@ impl Draft {
     /// Those of the kernel; nothing is left behind then.
     pub(super) fn make(host: &Dir, name: String) -> io::Result<Self> {
         let name = name.into_bytes();
-        let clean_up = unstoppable(host);
         host.make_dir(&name)?;
-        let lock = match host.open_own_dir(&name) {
-            Ok(lock) => lock,
-            Err(error) => {
-                let _left: io::Result<()> = clean_up.remove_dir(&name);
-                return Err(error);
-            }
-        };
+        let opened = host.open_dir(&name).and_then(|dir| match is_ours(&dir)? {
+            true => Ok((File::from(dir.hand_over()?), dir)),
+            false => Err(io::Error::other("somebody put another directory in the place of the one that was made")),
+        });
+        let (lock, dir) = opened.inspect_err(|_| {
+            let _left: io::Result<()> = unstoppable(host).remove_dir(&name);
+        })?;
         // A filesystem without locks has nobody to tell.
         let _others_are_told = host.lock(&lock);
-        Ok(Self { host: host.clone(), clean_up, name, _lock: lock })
+        Ok(Self { host: host.clone(), name, dir, is_ours_to_remove: true, _lock: lock })
     }
 
     /// The directory.
-    pub(super) fn dir(&self) -> io::Result<Dir> {
-        self.host.open_dir(&self.name)
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
     }
 
     /// Its name in its host.
@@ -50,34 +52,74 @@ impl Draft {
         &self.name
     }
 
-    /// It was given another name; until it is let go, it is removed under that one.
+    /// It was given another name.
     pub(super) fn renamed(&mut self, name: &[u8]) {
         self.name = name.to_vec();
     }
 
-    /// It is nobody's to remove any more.
-    pub(super) fn let_go(mut self) {
-        self.name.clear();
+    /// From now on it stays when this is dropped.
+    pub(super) fn let_go(&mut self) {
+        self.is_ours_to_remove = false;
+    }
+
+    /// From now on it is removed again when this is dropped.
+    pub(super) fn take_back(&mut self) {
+        self.is_ours_to_remove = true;
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.name.is_empty() {
+        if self.is_ours_to_remove {
             // Nobody is left to tell; the next run sweeps what stays.
-            let _left: io::Result<()> = tree::remove(&self.clean_up, &self.name);
+            let _left: io::Result<()> = tree::remove(&unstoppable(&self.host), &self.name);
         }
     }
+}
+
+/// Whose a hidden directory is.
+pub(super) enum Claim {
+    /// Ours, and nobody works on it: we hold its lock now.
+    Dead(Dir, File),
+    /// Ours, and another run works on it.
+    Alive,
+    /// Somebody else's, or not what we would have made.
+    Foreign,
+    /// Nobody's: it is gone.
+    Gone,
+}
+
+/// Opens a hidden directory, and says whose it is by what was opened: its name may be bound to another by now.
+///
+/// # Errors
+/// Those of the kernel.
+pub(super) fn claim(host: &Dir, name: &[u8]) -> io::Result<Claim> {
+    let dir = match host.open_dir(name) {
+        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return Ok(Claim::Gone),
+        Err(error) if matches!(sys::errno(&error), Some(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS)) => {
+            return Ok(Claim::Foreign);
+        }
+        other => other?,
+    };
+    if !is_ours(&dir)? {
+        return Ok(Claim::Foreign);
+    }
+    let lock = File::from(dir.hand_over()?);
+    match host.lock(&lock) {
+        Ok(true) => Ok(Claim::Dead(dir, lock)),
+        Err(error) if crate::gate::is_cancelled(&error) => Err(error),
+        // A filesystem without locks cannot tell.
+        _ => Ok(Claim::Alive),
+    }
+}
+
+/// Whether it is a directory that we made for ourselves.
+pub(super) fn is_ours(dir: &Dir) -> io::Result<bool> {
+    let stat = dir.stat_self()?;
+    Ok(stat.kind == Kind::Directory && stat.uid == sys::effective_uid() && stat.mode == OURS_ALONE)
 }
 
 /// The same directory for what must be done even if the run was cancelled.
 pub(super) fn unstoppable(dir: &Dir) -> Dir {
     dir.guarded(Realm::Output, Arc::new(Unstoppable(Arc::clone(dir.gate()))))
-}
-
-/// The lock of a directory of ours whose run is dead; `None` if it lives, or is not ours.
-pub(super) fn take_over(host: &Dir, name: &[u8]) -> Option<File> {
-    let ours = host.stat(name).is_ok_and(|stat| stat.uid == sys::effective_uid());
-    let lock = if ours { host.open_own_dir(name).ok()? } else { return None };
-    host.lock(&lock).unwrap_or(false).then_some(lock)
 }

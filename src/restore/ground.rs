@@ -7,18 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::draft::unstoppable;
-use crate::entry::Kind;
+use super::moves::Extent;
+use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
 use crate::relpath::split;
 use crate::sys::{self, Dir, Errno};
 
-/// A root that may be exchanged, and the directory on its mount where that can be made ready.
+/// A root that may be exchanged, and the directory beside or around which that is made ready.
 pub(super) struct Ground {
     host: Dir,
-    /// The root's name in its host; empty where the host is the root itself.
+    host_path: PathBuf,
+    /// The root's name in its host; empty where the host is the root.
     root: Vec<u8>,
-    /// The root's path, for people.
+    /// What is restored there, for people.
     path: PathBuf,
 }
 
@@ -29,49 +31,69 @@ pub(super) struct Spot {
 }
 
 impl Ground {
-    /// The ground of the root at `path`, which need not exist: its parent, or the root itself where that is a mount of
-    /// its own.
+    /// The ground of the directory at `path`, which need not exist. There is room in its parent; in itself where it is a
+    /// mount of its own, or where a part of it lies on another filesystem than the parent (a subvolume).
     ///
     /// # Errors
     /// A parent that does not exist; those of the kernel.
-    pub(super) fn of(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
-        let name = path.file_name().ok_or_else(|| Error::Usage("/ cannot be exchanged as a whole".to_owned()))?;
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        let host = Dir::open(parent, Realm::Output, Arc::clone(gate)).map_err(|error| {
-            Error::failed("restore into", parent, error).remedy("make it, or say --map OLD=NEW for another place")
-        })?;
-        let ground = Self { host, root: name.as_bytes().to_vec(), path: path.to_owned() };
-        let fail = |error| Error::failed("look at", path, error);
-        match ground.root().map_err(fail)? {
-            Some(root) if root.mount().map_err(fail)? != ground.host.mount().map_err(fail)? => Ok(ground.inside(root)),
-            _ => Ok(ground),
+    pub(super) fn of_directory(path: &Path, extent: Extent, gate: &Arc<dyn Gate>) -> Result<Self> {
+        let ground = Self::beside(path, gate)?;
+        let elsewhere = |root: &Dir| {
+            let (here, there) = (ground.host.stat_self()?.dev, root.stat_self()?.dev);
+            Ok::<_, io::Error>(root.mount()? != ground.host.mount()? || (extent == Extent::Part && here != there))
+        };
+        let inside = ground.root().and_then(|root| match root {
+            Some(root) if elsewhere(&root)? => Ok(Some(root)),
+            _ => Ok(None),
+        });
+        match inside.map_err(|error| Error::failed("look at", path, error))? {
+            Some(root) => Ok(ground.inside(root)),
+            None => Ok(ground),
         }
     }
 
+    /// The ground of the file at `path`: its directory is the root, as a database takes others with it.
+    ///
+    /// # Errors
+    /// Those of [`Ground::of_directory`].
+    pub(super) fn of_file(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
+        Ok(Self { root: Vec::new(), ..Self::beside(path, gate)? })
+    }
+
+    fn beside(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
+        let name = path.file_name().ok_or_else(|| Error::Usage("/ cannot be exchanged as a whole".to_owned()))?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let host = Dir::open_canonical(parent, Realm::Output, Arc::clone(gate)).map_err(|error| {
+            Error::failed("restore into", parent, error).remedy("make it, or say --map OLD=NEW for another place")
+        })?;
+        let (host_path, path) = (parent.to_owned(), path.to_owned());
+        Ok(Self { host, host_path, root: name.as_bytes().to_vec(), path })
+    }
+
     /// The ground of something that was kept, or is being made ready, in `host`.
-    pub(super) fn in_host(host: Dir, root: Vec<u8>, host_path: &Path) -> Self {
-        let inside = root.is_empty();
-        let path = if inside { host_path.to_owned() } else { host_path.join(OsStr::from_bytes(&root)) };
-        Self { host, root, path }
+    pub(super) fn in_host(host: Dir, host_path: &Path, root: Vec<u8>) -> Self {
+        let path = if root.is_empty() { host_path.to_owned() } else { host_path.join(OsStr::from_bytes(&root)) };
+        Self { host, host_path: host_path.to_owned(), root, path }
     }
 
     /// The same root, with room in itself.
     pub(super) fn inside(self, root: Dir) -> Self {
-        Self { host: root.guarded(Realm::Output, Arc::clone(root.gate())), root: Vec::new(), path: self.path }
+        let host = root.guarded(Realm::Output, Arc::clone(root.gate()));
+        Self { host, host_path: self.path.clone(), root: Vec::new(), path: self.path }
     }
 
     /// The same for what must be done even if the run was cancelled.
     pub(super) fn unstoppable(&self) -> Self {
-        Self { host: unstoppable(&self.host), root: self.root.clone(), path: self.path.clone() }
+        let (host_path, root, path) = (self.host_path.clone(), self.root.clone(), self.path.clone());
+        Self { host: unstoppable(&self.host), host_path, root, path }
     }
 
     pub(super) fn host(&self) -> &Dir {
         &self.host
     }
 
-    /// The host's path, for other runs.
     pub(super) fn host_path(&self) -> &Path {
-        if self.is_inside() { &self.path } else { self.path.parent().unwrap_or(Path::new("/")) }
+        &self.host_path
     }
 
     /// The root's name in its host; empty where that is the root.
@@ -79,9 +101,14 @@ impl Ground {
         &self.root
     }
 
-    /// The root's path, for people.
+    /// What is restored there, for people.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its last name.
+    pub(super) fn label(&self) -> &[u8] {
+        self.path.file_name().unwrap_or_default().as_bytes()
     }
 
     /// Whether the room is in the root itself, so that only what it holds can be exchanged.
@@ -103,11 +130,11 @@ impl Ground {
     /// The place of a path below the root; the root's own where the path is empty.
     pub(super) fn live(&self, path: &[u8]) -> io::Result<Spot> {
         if path.is_empty() {
-            return Ok(Spot { dir: self.host.clone(), name: self.root.clone() });
+            return Ok(Spot::new(self.host.clone(), &self.root));
         }
         let (above, name) = split(path);
         let root = if self.is_inside() { self.host.clone() } else { self.host.open_dir(&self.root)? };
-        Ok(Spot { dir: root.open_dir(above)?, name: name.to_vec() })
+        Ok(Spot::new(root.open_dir(above)?, name))
     }
 }
 
@@ -117,14 +144,14 @@ impl Spot {
     }
 
     /// What is there; nothing is an answer.
-    pub(super) fn stat(&self) -> io::Result<Option<crate::entry::Stat>> {
+    pub(super) fn stat(&self) -> io::Result<Option<Stat>> {
         match self.dir.stat(&self.name) {
             Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok(None),
             other => other.map(Some),
         }
     }
 
-    /// The inode that is there. Two that are exchanged exist both, so neither's number can be given to a third.
+    /// The inode that is there.
     pub(super) fn inode(&self) -> io::Result<Option<u64>> {
         Ok(self.stat()?.map(|stat| stat.ino))
     }

@@ -6,18 +6,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ground::Ground;
 use super::holders::holder;
-use super::journal::{Extent, TREE};
+use super::journal::TREE;
 use super::mapping::Mapping;
+use super::moves::Extent;
 use super::restorer::{Restorer, Site};
 use super::survey::{Root, Survey};
-use super::swap::{Swap, exchange};
-use super::{Consent, InPlace, Place, RestoreOptions, Restored, nothing_fits};
+use super::swap::{Keep, Swap, Watch, exchange};
+use super::{Consent, InPlace, Place, Remark, RestoreOptions, Restored, name, nothing_fits};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::gate::Gate;
 use crate::plan::{gateway_at, state_directory};
-use crate::relpath::shown;
+use crate::relpath::{joined, shown};
 use crate::report::PathName;
 use crate::verify::read_ours;
 
@@ -35,48 +37,115 @@ pub(super) fn run(
     if survey.roots.is_empty() {
         return Err(Error::Usage(nothing_fits()));
     }
-    super::agree(consent, &survey.flagged)?;
+    let extent = if options.wanted.is_all() { Extent::Whole } else { Extent::Part };
+    let lost = if extent == Extent::Whole { survey.lost } else { Vec::new() };
+    super::agree(consent, &[&survey.flagged[..], &lost[..]].concat())?;
     let places = destinations(&survey.roots, options, ways)?;
     places.iter().try_for_each(|place| ways.check_free(place))?;
+    let mut watch = Watcher { ways, warnings: Vec::new() };
+    let swaps = make_ready(&survey.roots, &places, extent, gate, &mut watch)?;
+    restored.warnings.append(&mut watch.warnings);
     observer.on(Event::Proven);
-    let begin = |(place, root): (&PathBuf, &Root)| Swap::begin(place, gate).and_then(|swap| has_room(swap, root));
-    let swaps: Vec<Swap> = places.iter().zip(&survey.roots).map(begin).collect::<Result<_>>()?;
-    let sites = swaps.iter().zip(&survey.roots).map(|(swap, root)| site(swap, root)).collect();
+    let sites = swaps.iter().zip(&survey.roots).map(|((swap, _), root)| site(swap, root)).collect();
     let mut restorer = Restorer::new(sites, Mapping::default(), options, restored);
     let outcome = read_ours(archive, gate, observer, &mut restorer);
     if restorer.finish(outcome)? != survey.proof {
         return Err(Error::Unproven(format!("{} was replaced while it was read", archive.display())));
     }
-    places.iter().try_for_each(|place| ways.check_free(place))?;
-    let extent = if options.wanted.is_all() { Extent::Whole } else { Extent::Part };
-    let kept = exchange(swaps, extent)?;
-    restored.places =
-        survey.roots.iter().zip(places).zip(kept).map(|((root, at), kept)| told(root, &at, kept)).collect();
+    restored.flagged.extend(lost);
+    restored.differences.extend(differences(&swaps, &survey.roots)?);
+    let kept = exchange(swaps, &|place| ways.check_free(place))?;
+    tell(restored, &survey.roots, places, kept);
     if extent == Extent::Whole && survey.left_out > 0 {
         restored.warnings.push(left_out(survey.left_out));
     }
     Ok(())
 }
 
-fn left_out(names: u64) -> String {
-    format!(
-        "{names} names had been left out when the archive was made, as clawsnap or OpenClaw can do without them: they \
-         are with what was kept"
-    )
+/// Collects what people should know.
+struct Watcher<'a> {
+    ways: &'a InPlace,
+    warnings: Vec<String>,
 }
 
-fn told(root: &Root, at: &Path, kept: Option<PathBuf>) -> Place {
-    let name = |path: &Path| PathName(path.as_os_str().as_bytes().to_vec());
-    Place { path: PathName(root.path.clone()), restored_to: name(at), kept: kept.as_deref().map(name) }
+impl Watch for Watcher<'_> {
+    fn check_free(&self, root: &Path) -> Result<()> {
+        self.ways.check_free(root)
+    }
+
+    fn warn(&mut self, text: String) {
+        self.warnings.push(text);
+    }
 }
 
+fn make_ready(
+    roots: &[Root],
+    places: &[PathBuf],
+    extent: Extent,
+    gate: &Arc<dyn Gate>,
+    watch: &mut Watcher<'_>,
+) -> Result<Vec<(Swap, Extent)>> {
+    let mut swaps: Vec<(Swap, Extent)> = Vec::new();
+    let mut wanted: Vec<(u64, u64)> = Vec::new();
+    for (root, place) in roots.iter().zip(places) {
+        let extent = if root.is_directory { extent } else { Extent::Part };
+        let ground = match root.is_directory {
+            true => Ground::of_directory(place, extent, gate)?,
+            false => Ground::of_file(place, gate)?,
+        };
+        let swap = Swap::begin(ground, watch)?;
+        let (free, filesystem) = swap.free_space().map_err(|error| Error::failed("look at", place, error))?;
+        wanted.push((filesystem, root.bytes));
+        let all = wanted.iter().filter(|(other, _)| *other == filesystem).map(|(_, bytes)| bytes).sum();
+        check_room(place, all, free)?;
+        swaps.push((swap, extent));
+    }
+    Ok(swaps)
+}
+
+fn check_room(place: &Path, wanted: u64, free: u64) -> Result<()> {
+    if wanted <= free {
+        return Ok(());
+    }
+    let failed = Error::failed("restore into the place of", place, io::ErrorKind::StorageFull.into());
+    Err(failed.remedy(format!("{wanted} bytes are wanted beside it, {free} are free")))
+}
+
+/// The part of the archive that becomes a root; a file comes to lie in a directory of its own.
 fn site(swap: &Swap, root: &Root) -> Site {
-    Site::new(&root.path, swap.dir().clone(), TREE, swap.path())
+    let name = swap.path().file_name().unwrap_or_default().as_bytes();
+    let to = if root.is_directory { TREE.to_vec() } else { joined(TREE, name) };
+    Site::new(&root.path, swap.dir().clone(), to, swap.path())
+}
+
+fn differences(swaps: &[(Swap, Extent)], roots: &[Root]) -> Result<Vec<Remark>> {
+    let mut found = Vec::new();
+    for ((swap, _), root) in swaps.iter().zip(roots).filter(|((_, extent), _)| *extent == Extent::Whole) {
+        let what = swap.difference().map_err(|error| Error::failed("look at", swap.path(), error))?;
+        found.extend(what.map(|what| Remark { path: PathName(root.path.clone()), what }));
+    }
+    Ok(found)
+}
+
+fn tell(restored: &mut Restored, roots: &[Root], places: Vec<PathBuf>, kept: Vec<Keep>) {
+    for ((root, at), kept) in roots.iter().zip(places).zip(kept) {
+        if let (Some(path), Some(trouble)) = (&kept.path, kept.trouble) {
+            let path = path.display();
+            restored
+                .warnings
+                .push(format!("{path} could not be given its name, which the next restore does: {trouble}"));
+        }
+        let (path, kept) = (PathName(root.path.clone()), kept.path.as_deref().map(name));
+        restored.places.push(Place { path, restored_to: name(&at), kept });
+    }
+}
+
+fn left_out(names: u64) -> String {
+    format!("what rules had left out of the archive is with what was kept now, and nowhere else (names: {names})")
 }
 
 /// Where each root goes: where the caller says, else the state directory to the caller's, else to where it was.
 fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Result<Vec<PathBuf>> {
-    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
     let mut places: Vec<PathBuf> = Vec::new();
     for root in roots {
         if let Some(inside) = options.mapping.inside(&root.path) {
@@ -86,7 +155,7 @@ fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Res
         let mapped = options.mapping.apply(&root.path);
         let place = match state_directory(&ways.environment) {
             state if root.is_state && mapped == root.path => state,
-            _ => path(&mapped),
+            _ => PathBuf::from(OsStr::from_bytes(&mapped)),
         };
         let place = resolved(&place);
         if let Some(other) = places.iter().find(|other| place.starts_with(other) || other.starts_with(&place)) {
@@ -102,16 +171,6 @@ fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Res
 fn resolved(path: &Path) -> PathBuf {
     let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
     path.canonicalize().ok().or_else(parent).unwrap_or_else(|| path.to_owned())
-}
-
-fn has_room(swap: Swap, root: &Root) -> Result<Swap> {
-    let free = swap.free_space().map_err(|error| Error::failed("look at", swap.path(), error))?;
-    if root.bytes <= free {
-        return Ok(swap);
-    }
-    let cause = io::Error::from(io::ErrorKind::StorageFull);
-    let failed = Error::failed("restore into the place of", swap.path(), cause);
-    Err(failed.remedy(format!("{} bytes are wanted beside it, {free} are free", root.bytes)))
 }
 
 impl InPlace {
@@ -132,5 +191,24 @@ impl InPlace {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Brings back what was kept.
+    ///
+    /// # Errors
+    /// The first that cannot be brought back; `done` is told each that is.
+    pub(super) fn bring_back(
+        &self,
+        kept: Vec<super::undo::WayBack>,
+        warnings: &mut Vec<String>,
+        done: &mut dyn FnMut(&Path),
+    ) -> Result<()> {
+        let mut watch = Watcher { ways: self, warnings: Vec::new() };
+        let outcome = kept.into_iter().try_for_each(|way| {
+            let root = way.root().to_owned();
+            way.take(&mut watch).map(|()| done(&root))
+        });
+        warnings.append(&mut watch.warnings);
+        outcome
     }
 }

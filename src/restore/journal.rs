@@ -1,19 +1,21 @@
-//! What is about to be exchanged, written down: whoever finds it later can complete it, or take it back.
+//! What is about to be exchanged, written down: whoever finds it later can complete it.
+//!
+//! What is exchanged is told by inodes. Both sides of an exchange exist until somebody removes one, so no number can come
+//! to stand for a third thing. One rule says what was done: as long as what shall be at the root's side is still beside the
+//! journal, it is pending; else what is beside the journal was at the root's side, and must be kept.
 
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
 
 use serde::{Deserialize, Serialize};
 
+use super::draft::unstoppable;
 use super::ground::{Ground, Spot};
-use super::mounts::mount_below;
 use crate::archive::Name;
-use crate::entry::Kind;
 use crate::relpath::{joined, shown, split};
 use crate::sys::{self, Dir, Errno};
 
 /// The name of a journal.
-pub(super) const JOURNAL: &[u8] = b"journal";
+const JOURNAL: &[u8] = b"journal";
 /// Where what is exchanged lies beside it.
 pub(super) const TREE: &[u8] = b"tree";
 
@@ -23,21 +25,12 @@ const FORMAT: u32 = 1;
 /// Longest journal that is read.
 const LONGEST: u64 = 1 << 30;
 
-/// The bytes at the start of every SQLite database.
-const MAGIC: &[u8] = b"SQLite format 3\0";
-/// What SQLite puts beside a database. It belongs to that very file: beside another it would destroy that.
-const SIDECARS: [&[u8]; 3] = [b"-wal", b"-shm", b"-journal"];
-
 /// What is exchanged between a root and the tree beside the journal.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Journal {
     format: u32,
     /// The root's name in the directory that the journal's lies in; empty where that is the root.
-    pub(super) root: Name,
-    /// The journal that says whether this exchange was begun, by the path of its directory; none: this one does.
-    pub(super) leader: Option<Name>,
-    /// The directories of the journals that follow this one.
-    pub(super) followers: Vec<Name>,
+    root: Name,
     pub(super) moves: Vec<Move>,
 }
 
@@ -52,8 +45,13 @@ pub(super) struct Move {
 
 impl Journal {
     pub(super) fn of(ground: &Ground, moves: Vec<Move>) -> Self {
-        let root = Name::new(ground.root_name());
-        Self { format: FORMAT, root, leader: None, followers: Vec::new(), moves }
+        Self { format: FORMAT, root: Name::new(ground.root_name()), moves }
+    }
+
+    /// The root's name, which is one name or none.
+    pub(super) fn root(&self) -> io::Result<Vec<u8>> {
+        let root = self.root.bytes().filter(|root| !root.contains(&b'/') && !matches!(&root[..], b"." | b".."));
+        root.ok_or_else(|| io::Error::other("its journal names no root"))
     }
 
     /// Whether the root itself is exchanged.
@@ -66,6 +64,10 @@ impl Journal {
     /// # Errors
     /// Those of the kernel.
     pub(super) fn write(&self, dir: &Dir) -> io::Result<()> {
+        match dir.unlink(DRAFT) {
+            Err(error) if sys::errno(&error) != Some(Errno::NOENT) => return Err(error),
+            _ => {}
+        }
         let file = dir.create(DRAFT)?;
         file.write_all_at(&serde_json::to_vec(self)?, 0)?;
         file.sync()?;
@@ -86,9 +88,9 @@ impl Journal {
         file.take(LONGEST).read_to_end(&mut text)?;
         let journal: Self = serde_json::from_slice(&text)?;
         if journal.format != FORMAT {
-            return Err(io::Error::other("a journal of another version of clawsnap"));
+            return Err(io::Error::other("its journal is of another version of clawsnap"));
         }
-        Ok(Some(journal))
+        journal.root().map(|_| Some(journal))
     }
 
     /// Removes the one in `dir`.
@@ -99,191 +101,109 @@ impl Journal {
         dir.unlink(JOURNAL)
     }
 
-    /// Carries out what is not done yet, and takes all of it back where one thing cannot be done.
+    /// Carries out what is pending; where one thing cannot be done, what this call did is taken back.
     ///
     /// # Errors
     /// The first that cannot be done.
     pub(super) fn carry_out(&self, ground: &Ground, dir: &Dir) -> io::Result<()> {
+        let mut done = Vec::new();
         for step in &self.moves {
-            if let Err(error) = step.carry_out(ground, dir) {
-                self.take_back(ground, dir)?;
-                return Err(error);
+            match step.carry_out(ground, dir) {
+                Ok(true) => done.push(step),
+                Ok(false) => {}
+                Err(error) => {
+                    take_back(done.into_iter(), ground, dir);
+                    return Err(error);
+                }
             }
         }
         Ok(())
     }
 
-    /// Takes back what is done, the last first.
+    /// Carries out what is pending, as far as that can be done.
     ///
     /// # Errors
-    /// The first that cannot be taken back; the rest is tried all the same.
-    pub(super) fn take_back(&self, ground: &Ground, dir: &Dir) -> io::Result<()> {
-        let (ground, dir) = (ground.unstoppable(), super::draft::unstoppable(dir));
-        let back = self.moves.iter().rev().map(|step| step.take_back(&ground, &dir));
-        back.fold(Ok(()), Result::and)
+    /// The first thing that could not.
+    pub(super) fn complete(&self, ground: &Ground, dir: &Dir) -> io::Result<()> {
+        self.moves.iter().map(|step| step.carry_out(ground, dir).map(drop)).fold(Ok(()), Result::and)
     }
 
-    /// Whether nothing is left to be carried out.
-    pub(super) fn is_done(&self, ground: &Ground, dir: &Dir) -> bool {
-        self.moves.iter().all(|step| step.is_done(ground, dir).unwrap_or(false))
+    /// Takes back what was done, as far as it can be; [`Journal::is_begun`] tells whether anything stays.
+    pub(super) fn take_back(&self, ground: &Ground, dir: &Dir) {
+        take_back(self.moves.iter(), ground, dir);
+    }
+
+    /// Whether anything that was at the root's side is beside the journal, and must be kept. In doubt, it is.
+    pub(super) fn is_begun(&self, dir: &Dir) -> bool {
+        self.moves.iter().any(|step| !step.is_pending(dir).unwrap_or(false))
+    }
+
+    /// Whether anything is left to be carried out.
+    pub(super) fn is_pending(&self, ground: &Ground, dir: &Dir) -> bool {
+        let would = |step: &Move| Ok(step.is_pending(dir)? && ground.live(&step.path()?)?.inode()? != step.after);
+        self.moves.iter().any(|step| would(step).unwrap_or_else(|_: io::Error| true))
     }
 
     /// The same exchange the other way round, as things are now.
-    pub(super) fn reversed(self, ground: &Ground, dir: &Dir) -> io::Result<Self> {
+    pub(super) fn reversed(self, dir: &Dir) -> io::Result<Self> {
         let moves = self.moves.into_iter().rev();
-        let moves: io::Result<Vec<Move>> = moves.map(|step| Move::of(step.path, dir, ground)).collect();
-        Ok(Self { moves: moves?, leader: None, followers: Vec::new(), ..self })
+        let moves: io::Result<Vec<Move>> = moves.map(|step| Move::of(step.path, dir)).collect();
+        Ok(Self { moves: moves?, ..self })
+    }
+}
+
+/// Whatever has moved on since stays as it is.
+fn take_back<'a>(moves: impl DoubleEndedIterator<Item = &'a Move>, ground: &Ground, dir: &Dir) {
+    let (ground, dir) = (ground.unstoppable(), unstoppable(dir));
+    for step in moves.rev() {
+        // What stays is kept: the directory is not removed while anything of the root's is in it.
+        let _stays: io::Result<()> = step.take_back(&ground, &dir);
     }
 }
 
 impl Move {
-    /// The exchange of what is at `path` now.
-    fn of(path: Name, dir: &Dir, ground: &Ground) -> io::Result<Self> {
+    /// The exchange that puts at `path` what lies there beside the journal now.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn of(path: Name, dir: &Dir) -> io::Result<Self> {
         let mut step = Self { path, after: None };
-        step.after = step.spots(ground, dir)?.1.inode()?;
+        step.after = step.drafted(dir)?.inode()?;
         Ok(step)
     }
 
-    /// The place at the root's side, and the one beside the journal.
-    fn spots(&self, ground: &Ground, dir: &Dir) -> io::Result<(Spot, Spot)> {
-        let path = self.path.bytes().ok_or_else(|| io::Error::other("the journal has a name that is none"))?;
-        let drafted = joined(TREE, &path);
+    fn path(&self) -> io::Result<Vec<u8>> {
+        self.path.bytes().ok_or_else(|| io::Error::other("the journal has a name that is none"))
+    }
+
+    /// The place beside the journal.
+    fn drafted(&self, dir: &Dir) -> io::Result<Spot> {
+        let drafted = joined(TREE, &self.path()?);
         let (above, name) = split(&drafted);
-        Ok((ground.live(&path)?, Spot::new(dir.open_dir(above)?, name)))
+        Ok(Spot::new(dir.open_dir(above)?, name))
     }
 
-    fn is_done(&self, ground: &Ground, dir: &Dir) -> io::Result<bool> {
-        Ok(self.spots(ground, dir)?.0.inode()? == self.after)
+    fn is_pending(&self, dir: &Dir) -> io::Result<bool> {
+        Ok(self.drafted(dir)?.inode()? == self.after)
     }
 
-    fn carry_out(&self, ground: &Ground, dir: &Dir) -> io::Result<()> {
-        let (live, drafted) = self.spots(ground, dir)?;
-        if live.inode()? == self.after {
-            return Ok(());
+    /// Whether there was anything to do.
+    fn carry_out(&self, ground: &Ground, dir: &Dir) -> io::Result<bool> {
+        if !self.is_pending(dir)? {
+            return Ok(false);
         }
-        if drafted.inode()? != self.after {
-            let name = shown(&self.path.bytes().unwrap_or_default());
-            return Err(io::Error::other(format!("{name} is not what it was: something else was put there since")));
-        }
-        live.exchange(&drafted)
+        let named = |error: io::Error| match self.path() {
+            Ok(path) if !path.is_empty() && !crate::gate::is_cancelled(&error) => {
+                io::Error::new(error.kind(), format!("{}: {error}", shown(&path)))
+            }
+            _ => error,
+        };
+        ground.live(&self.path()?).and_then(|live| live.exchange(&self.drafted(dir)?)).map_err(named)?;
+        Ok(true)
     }
 
     fn take_back(&self, ground: &Ground, dir: &Dir) -> io::Result<()> {
-        let (live, drafted) = self.spots(ground, dir)?;
-        if live.inode()? == self.after { live.exchange(&drafted) } else { Ok(()) }
+        let (live, drafted) = (ground.live(&self.path()?)?, self.drafted(dir)?);
+        if live.inode()? == self.after && drafted.inode()? != self.after { live.exchange(&drafted) } else { Ok(()) }
     }
-}
-
-/// How what was restored takes its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
-    /// Instead of all that was there.
-    Whole,
-    /// Among what is there.
-    Part,
-}
-
-/// What must be exchanged so that the root is what the tree in `dir` is, or has it among what it holds.
-///
-/// # Errors
-/// Those of the kernel; a root that is another mount's.
-pub(super) fn plan(ground: &Ground, dir: &Dir, extent: Extent) -> io::Result<Vec<Move>> {
-    let drafted = Spot::new(dir.clone(), TREE);
-    let is_dir = drafted.stat()?.is_some_and(|stat| stat.kind == Kind::Directory);
-    let (live, tree) = match (ground.root()?, is_dir) {
-        (Some(live), true) => (live, dir.open_dir(TREE)?),
-        _ if ground.is_inside() => return Err(io::Error::other("a directory is there, and no directory was archived")),
-        _ => return Ok(vec![Move::of(Name::new(b""), dir, ground)?]),
-    };
-    if let Some(mount) = mount_below(ground.path()).filter(|_| extent == Extent::Whole) {
-        return Err(own_mount(mount.as_os_str().as_bytes()));
-    }
-    match extent {
-        Extent::Part => merged(&live, &tree),
-        Extent::Whole if ground.is_inside() => entries(&live, &tree),
-        Extent::Whole => Ok(vec![Move::of(Name::new(b""), dir, ground)?]),
-    }
-}
-
-/// All that two directories hold, but for what is ours, and what belongs to the filesystem itself.
-fn entries(live: &Dir, tree: &Dir) -> io::Result<Vec<Move>> {
-    let stays = |name: &[u8]| {
-        let ours = crate::naming::is_swap_name(name) || crate::naming::name_before(name).is_some();
-        ours || name == b"lost+found"
-    };
-    let names = [names(live)?, names(tree)?].concat();
-    let names: std::collections::BTreeSet<Box<[u8]>> = names.into_iter().filter(|name| !stays(name)).collect();
-    names.iter().map(|name| found(tree, name, name)).collect()
-}
-
-/// What the tree holds, name by name as far as the root has the same directories.
-fn merged(live: &Dir, tree: &Dir) -> io::Result<Vec<Move>> {
-    let (mut moves, mount) = (Vec::new(), live.mount()?);
-    let mut open = vec![Vec::new()];
-    while let Some(path) = open.pop() {
-        let (here, there) = (live.open_dir(&path)?, tree.open_dir(&path)?);
-        if here.mount()? != mount {
-            let name = shown(&path);
-            return Err(io::Error::other(format!(
-                "{name} is a mount of its own: restore what belongs there for itself"
-            )));
-        }
-        for name in names(&there)? {
-            let inner = joined(&path, &name);
-            if is_directory(&here, &name)? && is_directory(&there, &name)? {
-                open.push(inner);
-                continue;
-            }
-            moves.extend(stale(&here, &there, &path, &name)?);
-            moves.push(found(&there, &name, &inner)?);
-        }
-    }
-    Ok(moves)
-}
-
-fn own_mount(path: &[u8]) -> io::Error {
-    io::Error::other(format!("{} is a mount of its own: restore into a --target, and copy from there", shown(path)))
-}
-
-/// What SQLite left beside a file that a database will replace. It goes first: without its log an old database lacks
-/// its last rows, but with a stranger's log the new one would be destroyed.
-fn stale(here: &Dir, there: &Dir, path: &[u8], name: &[u8]) -> io::Result<Vec<Move>> {
-    if !is_database(there, name)? {
-        return Ok(Vec::new());
-    }
-    let mut moves = Vec::new();
-    for ending in SIDECARS {
-        let sidecar = [name, ending].concat();
-        let (old, new) = (Spot::new(here.clone(), &sidecar), Spot::new(there.clone(), &sidecar));
-        if old.inode()?.is_some() && new.inode()?.is_none() {
-            moves.push(Move { path: Name::new(&joined(path, &sidecar)), after: None });
-        }
-    }
-    Ok(moves)
-}
-
-fn is_database(dir: &Dir, name: &[u8]) -> io::Result<bool> {
-    if dir.stat(name)?.kind != Kind::File {
-        return Ok(false);
-    }
-    let mut start = [0; MAGIC.len()];
-    let length = dir.open_file(name)?.fill_at(&mut start, 0)?;
-    Ok(&start[..length] == MAGIC)
-}
-
-fn found(dir: &Dir, name: &[u8], path: &[u8]) -> io::Result<Move> {
-    let after = Spot::new(dir.clone(), name).inode()?;
-    Ok(Move { path: Name::new(path), after })
-}
-
-fn names(dir: &Dir) -> io::Result<Vec<Box<[u8]>>> {
-    let listing = dir.list()?;
-    match listing.trouble {
-        Some(trouble) => Err(trouble),
-        None => Ok(listing.names.into_iter().map(|found| found.name).collect()),
-    }
-}
-
-fn is_directory(dir: &Dir, name: &[u8]) -> io::Result<bool> {
-    Ok(Spot::new(dir.clone(), name).stat()?.is_some_and(|stat| stat.kind == Kind::Directory))
 }

@@ -11,6 +11,7 @@ mod in_place;
 mod journal;
 mod mapping;
 mod mounts;
+mod moves;
 mod pool;
 mod restorer;
 mod survey;
@@ -39,7 +40,7 @@ use crate::report::PathName;
 use crate::verify::read_ours;
 use restorer::{Restorer, Site};
 use target::Target;
-use undo::Kept;
+use undo::WayBack;
 
 /// What shall be restored, and where to.
 #[derive(Clone, Debug)]
@@ -239,7 +240,7 @@ fn run(
         Destination::Target(target) => target,
     };
     let draft = Target::begin(target, gate)?;
-    let site = Site::new(b"/", draft.tree()?, b"", target);
+    let site = Site::new(b"/", draft.tree(), Vec::new(), target);
     let mut restorer = Restorer::new(vec![site], options.mapping.clone(), options, restored);
     let outcome = read_ours(archive, gate, observer, &mut restorer);
     restorer.finish(outcome)?;
@@ -282,8 +283,12 @@ pub struct BroughtBack {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What is back, and what was there instead until now, by the path under which it is kept.
+    /// What is back, also where another could not be; and what was there instead until now, by the path under which it
+    /// is kept.
     pub places: Vec<Place>,
+    /// What should be known, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Wall time in milliseconds.
     pub elapsed_milliseconds: u64,
 }
@@ -302,13 +307,14 @@ pub fn bring_back(kept: &[PathBuf], ways: &InPlace, gate: &Arc<dyn Gate>) -> Bro
     // The latest first: each was kept from what the one before had made.
     let mut kept: Vec<&PathBuf> = kept.iter().collect();
     kept.sort_by_key(|path| std::cmp::Reverse(path.file_name().and_then(|name| kept_at(name.as_bytes()))));
-    let outcome = kept.into_iter().try_for_each(|path| {
-        let kept = Kept::open(path, gate)?;
-        ways.check_free(kept.root())?;
-        let restored_to = name(kept.root());
-        kept.bring_back()?;
-        back.places.push(Place { path: restored_to.clone(), restored_to, kept: Some(name(path)) });
-        Ok(())
+    let found: Result<Vec<WayBack>> = kept.iter().map(|path| WayBack::find(path, gate)).collect();
+    let mut paths = kept.iter();
+    let outcome = found.and_then(|found| {
+        found.iter().try_for_each(|way| ways.check_free(way.root()))?;
+        ways.bring_back(found, &mut back.warnings, &mut |root| {
+            let kept = paths.next().map(|path| name(path));
+            back.places.push(Place { path: name(root), restored_to: name(root), kept });
+        })
     });
     back.outcome = Ending::of(&outcome);
     back.error = outcome.err().map(|error| error.to_string());

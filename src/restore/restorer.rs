@@ -21,37 +21,34 @@ pub(super) struct Site {
     /// The absolute path of the part.
     from: Vec<u8>,
     /// The path in the tree.
-    to: &'static [u8],
+    to: Vec<u8>,
     tree: Tree,
     /// What the path in the tree stands for, for people.
     at: PathBuf,
 }
 
 /// Where a name goes.
-struct Spot {
+struct Goal {
     site: usize,
     path: Vec<u8>,
 }
 
 impl Site {
     /// What was at `from` goes to `to` in `tree`, which shall be at `at`.
-    pub(super) fn new(from: &[u8], tree: Dir, to: &'static [u8], at: &Path) -> Self {
+    pub(super) fn new(from: &[u8], tree: Dir, to: Vec<u8>, at: &Path) -> Self {
         Self { from: from.to_vec(), to, tree: Tree::new(tree), at: at.to_owned() }
     }
 
     /// Where in the tree a path of the archive goes.
     fn path(&self, archived: &[u8]) -> Option<Vec<u8>> {
-        let path = match (self.to, below(archived, &self.from)?) {
-            (to, b"") => to.to_vec(),
-            (to, rest) => joined(to, rest),
-        };
+        let path = joined(&self.to, below(archived, &self.from)?);
         // The tree's own directory is not the archive's to dress.
         (!path.is_empty()).then_some(path)
     }
 
     /// What a path in the tree stands for.
     fn shown(&self, path: &[u8]) -> PathBuf {
-        let rest = below(path, self.to).unwrap_or(path);
+        let rest = below(path, &self.to).unwrap_or(path);
         if rest.is_empty() { self.at.clone() } else { self.at.join(OsStr::from_bytes(rest)) }
     }
 
@@ -65,7 +62,7 @@ impl Site {
     /// The path in the archive that a path in the tree comes from.
     fn archived(&self, path: &[u8]) -> PathName {
         let from = self.from.strip_suffix(b"/").unwrap_or(&self.from);
-        match below(path, self.to).unwrap_or(path) {
+        match below(path, &self.to).unwrap_or(path) {
             b"" => PathName(self.from.clone()),
             rest => PathName([from, b"/", rest].concat()),
         }
@@ -117,9 +114,9 @@ impl<'a> Restorer<'a> {
     }
 
     /// Where a name in the payload goes, wanted or not.
-    fn spot(&self, archived: &[u8]) -> Option<Spot> {
+    fn goal(&self, archived: &[u8]) -> Option<Goal> {
         let mapped = self.mapping.apply(archived);
-        let found = |(site, place): (usize, &Site)| Some(Spot { site, path: place.path(&mapped)? });
+        let found = |(site, place): (usize, &Site)| Some(Goal { site, path: place.path(&mapped)? });
         self.sites.iter().enumerate().find_map(found)
     }
 
@@ -127,20 +124,20 @@ impl<'a> Restorer<'a> {
         self.options.wanted.fits(archived) && (met.kind != "tail" || self.options.tails)
     }
 
-    fn put(&mut self, met: &Met<'_>, spot: &Spot, contents: &mut dyn Read) -> io::Result<()> {
+    fn put(&mut self, met: &Met<'_>, goal: &Goal, contents: &mut dyn Read) -> io::Result<()> {
         let meta = Meta { mode: met.mode, uid: met.uid, gid: met.gid, mtime: met.mtime, xattrs: met.xattrs.clone() };
-        let tree = &mut self.sites[spot.site].tree;
+        let tree = &mut self.sites[goal.site].tree;
         let link = met.link.unwrap_or_default();
         match met.kind {
-            "directory" => tree.directory(&spot.path, meta)?,
-            "symlink" => tree.symlink(&spot.path, &meta, link)?,
+            "directory" => tree.directory(&goal.path, meta)?,
+            "symlink" => tree.symlink(&goal.path, &meta, link)?,
             "hardlink" => {
-                if !self.hard_link(&spot.path, spot.site, &meta, link)? {
+                if !self.hard_link(&goal.path, goal.site, &meta, link)? {
                     return Ok(());
                 }
             }
-            "tail" => self.restored.bytes += tree.tail(&spot.path, &meta, contents)?,
-            _ => self.restored.bytes += tree.file(&spot.path, &meta, contents)?,
+            "tail" => self.restored.bytes += tree.tail(&goal.path, &meta, contents)?,
+            _ => self.restored.bytes += tree.file(&goal.path, &meta, contents)?,
         }
         if met.kind == "directory" {
             self.restored.directories += 1;
@@ -155,7 +152,7 @@ impl<'a> Restorer<'a> {
     /// Whether the file that it is a second name of was restored.
     fn hard_link(&mut self, path: &[u8], site: usize, meta: &Meta, link: &[u8]) -> io::Result<bool> {
         let target = absolute(link).to_vec();
-        let Some(first) = self.spot(&target) else { return Ok(false) };
+        let Some(first) = self.goal(&target) else { return Ok(false) };
         self.sites[first.site].tree.settle()?;
         let from = self.sites[first.site].tree.root().clone();
         self.sites[site].tree.hard_link(path, meta, &from, &first.path, &target)
@@ -171,20 +168,20 @@ impl Guest for Restorer<'_> {
     fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
         let archived = absolute(met.path);
         let place = if met.kind == "tail" { [archived, b".tail"].concat() } else { archived.to_vec() };
-        let Some(spot) = self.spot(&place) else { return Ok(()) };
+        let Some(goal) = self.goal(&place) else { return Ok(()) };
         if !self.is_wanted(&met, archived) {
             if met.kind == "directory" {
                 let (mode, uid, gid, mtime, xattrs) = (met.mode, met.uid, met.gid, met.mtime, met.xattrs.clone());
-                self.sites[spot.site].tree.remember(&spot.path, Meta { mode, uid, gid, mtime, xattrs });
+                self.sites[goal.site].tree.remember(&goal.path, Meta { mode, uid, gid, mtime, xattrs });
             }
             return Ok(());
         }
         let mut reading = Noting::new(contents);
-        match self.put(&met, &spot, &mut reading) {
+        match self.put(&met, &goal, &mut reading) {
             // What the archive's reader says is about the archive.
             Err(error) if reading.failed || gate::is_cancelled(&error) => Err(error),
             Err(error) => {
-                self.failed = Some(self.sites[spot.site].cannot_take(&spot.path, error));
+                self.failed = Some(self.sites[goal.site].cannot_take(&goal.path, error));
                 Err(io::Error::other("the target cannot take it"))
             }
             Ok(()) => Ok(()),

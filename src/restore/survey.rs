@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::event::Observer;
 use crate::gate::Gate;
 use crate::list::Wanted;
+use crate::report::PathName;
 use crate::verify::{Guest, Proof, read_ours};
 
 /// A source that was backed up.
@@ -19,6 +20,8 @@ pub(super) struct Root {
     pub(super) path: Vec<u8>,
     /// Whether it was OpenClaw's state directory.
     pub(super) is_state: bool,
+    /// Whether it was a directory, and not one file.
+    pub(super) is_directory: bool,
     /// Names in it that are wanted.
     pub(super) names: u64,
     /// Bytes of their contents.
@@ -33,6 +36,8 @@ pub(super) struct Survey {
     pub(super) roots: Vec<Root>,
     /// What is wanted and not whole.
     pub(super) flagged: Vec<Remark>,
+    /// Names that were lost when it was made, and so are not in it.
+    pub(super) lost: Vec<Remark>,
     /// Names that a rule left out when it was made.
     pub(super) left_out: u64,
 }
@@ -43,11 +48,11 @@ impl Survey {
     /// # Errors
     /// An archive that is not proven, or cannot be read.
     pub(super) fn of(archive: &Path, wanted: &Wanted, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<Survey> {
-        let mut surveyor = Surveyor { wanted, roots: Vec::new(), flagged: Vec::new(), left_out: 0 };
+        let mut surveyor = Surveyor { wanted, roots: Vec::new(), flagged: Vec::new(), lost: Vec::new(), left_out: 0 };
         let proof = read_ours(archive, gate, observer, &mut surveyor)?;
-        let Surveyor { mut roots, flagged, left_out, .. } = surveyor;
+        let Surveyor { mut roots, flagged, lost, left_out, .. } = surveyor;
         roots.retain(|root| root.names > 0);
-        Ok(Survey { proof, roots, flagged, left_out })
+        Ok(Survey { proof, roots, flagged, lost, left_out })
     }
 }
 
@@ -55,15 +60,17 @@ struct Surveyor<'a> {
     wanted: &'a Wanted,
     roots: Vec<Root>,
     flagged: Vec<Remark>,
+    lost: Vec<Remark>,
     left_out: u64,
 }
 
 impl Surveyor<'_> {
     /// The root that `path` lies in. Entries come sorted, each root before what lies in it, and no root in another.
-    fn root(&mut self, path: &[u8]) -> &mut Root {
+    fn root(&mut self, path: &[u8], kind: &str) -> &mut Root {
         let known = self.roots.last().is_some_and(|root| below(path, &root.path).is_some());
         if !known {
-            self.roots.push(Root { path: path.to_vec(), is_state: false, names: 0, bytes: 0 });
+            let is_directory = kind == "directory";
+            self.roots.push(Root { path: path.to_vec(), is_state: false, is_directory, names: 0, bytes: 0 });
         }
         let last = self.roots.len() - 1;
         &mut self.roots[last]
@@ -75,7 +82,7 @@ impl Guest for Surveyor<'_> {
         let stored = line.path.bytes().unwrap_or_default();
         let Some(path) = stored.strip_prefix(PAYLOAD) else { return Ok(()) };
         let (wanted, size) = (self.wanted.fits(path), if line.kind == "file" { line.size } else { 0 });
-        let root = self.root(path);
+        let root = self.root(path, &line.kind);
         if wanted {
             root.names += 1;
             root.bytes += size;
@@ -86,8 +93,14 @@ impl Guest for Surveyor<'_> {
 
     fn report(&mut self, report: &serde_json::Value) {
         self.left_out = report["excluded"].as_array().map_or(0, |names| names.len() as u64);
+        let bytes = |value: &serde_json::Value| serde_json::from_value::<Name>(value.clone()).ok()?.bytes();
+        for loss in report["losses"].as_array().into_iter().flatten().filter(|loss| loss["fate"] == "lost") {
+            let reason = loss["reason"].as_str().unwrap_or_default();
+            let what = format!("lost when the archive was made: {reason}");
+            self.lost.extend(bytes(&loss["path"]).map(|path| Remark { path: PathName(path), what: what.clone() }));
+        }
         for asset in report["assets"].as_array().into_iter().flatten() {
-            let path = serde_json::from_value::<Name>(asset["sourcePath"].clone()).ok().and_then(|name| name.bytes());
+            let path = bytes(&asset["sourcePath"]);
             let named = |root: &&mut Root| asset["kind"] == "state" && Some(&root.path) == path.as_ref();
             self.roots.iter_mut().filter(named).for_each(|root| root.is_state = true);
         }

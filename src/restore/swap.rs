@@ -1,85 +1,155 @@
 //! Exchanges what was restored with what is there: all of it, or nothing.
 //!
 //! First everything that was restored is made durable, hidden beside what is there. Then a journal is written for each
-//! root, the leader's last: from then on the restore happens, whoever completes it. A root is exchanged in one step
-//! (`RENAME_EXCHANGE`); where it is a mount of its own, or where only a part is restored, name by name. At last what was
-//! there gets a name that tells so. A run that dies on the way leaves its journals, and the next one completes them.
+//! root. A root is exchanged in one step (`RENAME_EXCHANGE`); where it is a mount of its own, or where only a part is
+//! restored, name by name. At last what was there gets a name that tells so. A run that dies on the way leaves its
+//! journals: the next one removes what had not begun, and completes what had. Nothing that was at a root's side is ever
+//! removed here.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::draft::{Draft, take_over, unstoppable};
+use super::draft::{Claim, Draft, claim, unstoppable};
 use super::ground::{Ground, Spot};
-use super::journal::{Extent, Journal, TREE, plan};
+use super::journal::{Journal, TREE};
+use super::moves::{Extent, plan};
 use super::tree;
-use crate::archive::Name;
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Realm};
 use crate::naming::{is_swap_name, kept_name, swap_name};
 use crate::sys::{self, Dir, Errno};
+
+/// What ends the name of something that was exchanged name by name, and holds the journal that says which.
+const PARTS: &[u8] = b".parts";
+
+/// Longest name that the kernel takes.
+const LONGEST_NAME: usize = 255;
+
+/// What a name gets at most when it is kept: the time, `-xxxxxxxx` where two are of one time, and [`PARTS`].
+const LONGEST_ENDING: usize = 16 + 9 + PARTS.len();
+
+/// Told of what an earlier run left; asked whether a root may be touched.
+pub(super) trait Watch {
+    /// # Errors
+    /// Why it may not.
+    fn check_free(&self, root: &Path) -> Result<()>;
+
+    /// Something that people should know.
+    fn warn(&mut self, text: String);
+}
 
 /// What is about to be exchanged with one root.
 pub(super) struct Swap {
     ground: Ground,
     draft: Draft,
-    dir: Dir,
     journal: Journal,
 }
 
+/// Where what was there lies now.
+pub(super) struct Keep {
+    pub(super) path: Option<PathBuf>,
+    /// Why it has no better name.
+    pub(super) trouble: Option<io::Error>,
+}
+
 impl Swap {
-    /// Makes room beside the root at `path`, or in it where nothing may be made beside it, after completing what dead
-    /// runs left there.
+    /// Makes room beside the root, or in it where nothing may be made beside it, after dealing with what dead runs left.
     ///
     /// # Errors
-    /// Those of the kernel; what a dead run left and cannot be completed.
-    pub(super) fn begin(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
-        let ground = Ground::of(path, gate)?;
-        let fail = |error| Error::failed("restore into the place of", path, error);
-        recover(ground.host(), ground.host_path())?;
+    /// Those of the kernel; a run that is at work there; a name too long to be kept under another.
+    pub(super) fn begin(ground: Ground, watch: &mut dyn Watch) -> Result<Self> {
+        let path = ground.path().to_owned();
+        let fail = |error| Error::failed("restore into the place of", &path, error);
+        if kept_name(ground.label(), b"").len() + LONGEST_ENDING > LONGEST_NAME {
+            return Err(Error::Usage(format!("the name of {} is too long to be kept under another", path.display())));
+        }
+        recover(ground.host(), ground.host_path(), watch)?;
+        if let Some(root) = ground.root().map_err(fail)?.filter(|_| !ground.is_inside()) {
+            recover(&root, ground.path(), watch)?;
+        }
         let (ground, draft) = make_room(ground).map_err(fail)?;
-        let dir = draft.dir().map_err(fail)?;
         let journal = Journal::of(&ground, Vec::new());
-        Ok(Self { ground, draft, dir, journal })
+        Ok(Self { ground, draft, journal })
     }
 
     /// Where the tree is to be made, below [`TREE`].
     pub(super) fn dir(&self) -> &Dir {
-        &self.dir
+        self.draft.dir()
     }
 
-    /// The root's path.
+    /// What is restored there.
     pub(super) fn path(&self) -> &Path {
         self.ground.path()
     }
 
-    /// Bytes that are free where the tree is made.
-    pub(super) fn free_space(&self) -> io::Result<u64> {
-        self.ground.host().free_space()
+    /// Bytes that are free where the tree is made, and on which filesystem that is.
+    pub(super) fn free_space(&self) -> io::Result<(u64, u64)> {
+        Ok((self.ground.host().free_space()?, self.ground.host().stat_self()?.dev))
+    }
+
+    /// What is different about the root itself, where that stays.
+    pub(super) fn difference(&self) -> io::Result<Option<String>> {
+        let tree = Spot::new(self.dir().clone(), TREE).stat()?;
+        let root = self.ground.host().stat_self()?;
+        let differs = tree.filter(|tree| (tree.mode, tree.uid, tree.gid) != (root.mode, root.uid, root.gid));
+        Ok(differs.filter(|_| self.ground.is_inside()).map(|tree| {
+            let told = |mode, uid, gid| format!("mode {mode:o}, owner {uid}:{gid}");
+            let (is, was) = (told(root.mode, root.uid, root.gid), told(tree.mode, tree.uid, tree.gid));
+            format!("it stays what it is, {is}, and was {was}: only what it holds was exchanged")
+        }))
     }
 
     /// Makes what was restored durable, and finds out what must be exchanged.
     fn prepare(&mut self, extent: Extent) -> Result<()> {
-        let prepared = plan(&self.ground, &self.dir, extent).and_then(|moves| {
+        let moves = plan(&self.ground, self.draft.dir(), extent);
+        let prepared = moves.and_then(|moves| {
             self.journal.moves = moves;
-            self.dir.sync_filesystem()
+            self.draft.dir().sync_filesystem()
         });
         prepared.map_err(|error| self.failed(error))
     }
 
+    /// From here on what is hidden stays, whatever happens, until it is known to hold nothing of the root's.
+    fn announce(&mut self) -> Result<()> {
+        self.draft.let_go();
+        self.journal.write(self.draft.dir()).map_err(|error| self.failed(error))
+    }
+
+    fn carry_out(&self) -> Result<()> {
+        let done = self.journal.carry_out(&self.ground, self.draft.dir());
+        done.and_then(|()| self.ground.host().sync_filesystem()).map_err(|error| self.failed(error))
+    }
+
+    /// Takes everything back; whether that left nothing of the root's in what is hidden, which then is removed.
+    fn withdraw(&mut self) -> bool {
+        self.journal.take_back(&self.ground, self.draft.dir());
+        let dir = unstoppable(self.draft.dir());
+        let is_clean = !self.journal.is_begun(&dir) && unstoppable(self.ground.host()).sync_filesystem().is_ok();
+        if is_clean {
+            self.draft.take_back();
+        }
+        is_clean
+    }
+
+    /// Gives what was there its name.
+    fn finish(&self) -> Keep {
+        let ground = self.ground.unstoppable();
+        let hidden = || ground.host_path().join(OsStr::from_bytes(self.draft.name()));
+        match finish(&ground, self.draft.name(), &self.journal) {
+            Ok(path) => Keep { path, trouble: None },
+            Err(error) => Keep { path: Some(hidden()), trouble: Some(error) },
+        }
+    }
+
     fn failed(&self, error: io::Error) -> Error {
-        Error::failed("restore into the place of", self.ground.path(), error)
-    }
-
-    /// The directory's path, for other runs.
-    fn hidden_path(&self) -> PathBuf {
-        self.ground.host_path().join(std::ffi::OsStr::from_bytes(self.draft.name()))
-    }
-
-    /// Gives what was there its name; what that is, if there was anything.
-    fn finish(&self) -> io::Result<Option<PathBuf>> {
-        finish(&self.ground.unstoppable(), self.draft.name(), &self.journal)
+        let unable = [Errno::XDEV, Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP];
+        let remedy = sys::errno(&error).filter(|errno| unable.contains(errno));
+        let failed = Error::failed("restore into the place of", self.ground.path(), error);
+        match remedy {
+            Some(_) => failed.remedy("this filesystem cannot exchange the two: restore into a --target"),
+            None => failed,
+        }
     }
 }
 
@@ -97,151 +167,114 @@ fn make_room(ground: Ground) -> io::Result<(Ground, Draft)> {
     }
 }
 
-/// Exchanges all of them; for each, under which path what was there lies now.
+/// Exchanges all of them; for each, where what was there lies now. `check` is asked right before.
 ///
 /// # Errors
-/// The first thing that cannot be done; everything is as it was then.
-pub(super) fn exchange(mut swaps: Vec<Swap>, extent: Extent) -> Result<Vec<Option<PathBuf>>> {
-    swaps.iter_mut().try_for_each(|swap| swap.prepare(extent))?;
-    let done = announce(&mut swaps).and_then(|()| carry_out(&swaps));
-    if let Err(error) = done {
-        withdraw(&swaps)?;
-        return Err(error);
+/// The first thing that cannot be done; everything is as it was then, but for what the error names.
+pub(super) fn exchange(mut swaps: Vec<(Swap, Extent)>, check: &dyn Fn(&Path) -> Result<()>) -> Result<Vec<Keep>> {
+    swaps.iter_mut().try_for_each(|(swap, extent)| swap.prepare(*extent))?;
+    let mut swaps: Vec<Swap> = swaps.into_iter().map(|(swap, _)| swap).collect();
+    swaps.iter().try_for_each(|swap| check(swap.path()))?;
+    let announced = swaps.iter_mut().try_for_each(Swap::announce);
+    match announced.and_then(|()| swaps.iter().try_for_each(Swap::carry_out)) {
+        Ok(()) => Ok(swaps.iter().map(Swap::finish).collect()),
+        Err(error) => Err(withdrawn(&mut swaps, error)),
     }
-    // From here on it is done: what fails now is completed by the next run.
-    let kept = swaps.iter().rev().map(|swap| swap.finish().unwrap_or_else(|_| Some(swap.hidden_path())));
-    let mut kept: Vec<_> = kept.collect();
-    kept.reverse();
-    swaps.into_iter().for_each(|swap| swap.draft.let_go());
-    Ok(kept)
 }
 
-/// Writes the journals, the leader's last.
-fn announce(swaps: &mut [Swap]) -> Result<()> {
-    let name = |path: PathBuf| Name::new(path.as_os_str().as_bytes());
-    let hidden: Vec<PathBuf> = swaps.iter().map(Swap::hidden_path).collect();
-    for (number, swap) in swaps.iter_mut().enumerate().rev() {
-        match number {
-            0 => swap.journal.followers = hidden[1..].iter().cloned().map(name).collect(),
-            _ => swap.journal.leader = Some(name(hidden[0].clone())),
-        }
-        swap.journal.write(&swap.dir).map_err(|error| swap.failed(error))?;
+/// Takes everything back, each root for itself; the error, with what could not be taken back.
+fn withdrawn(swaps: &mut [Swap], error: Error) -> Error {
+    let stuck: Vec<&Swap> = swaps.iter_mut().rev().filter_map(|swap| (!swap.withdraw()).then_some(&*swap)).collect();
+    if stuck.is_empty() {
+        return error;
     }
-    Ok(())
-}
-
-fn carry_out(swaps: &[Swap]) -> Result<()> {
-    for swap in swaps {
-        let done = swap.journal.carry_out(&swap.ground, &swap.dir);
-        done.and_then(|()| swap.ground.host().sync_filesystem()).map_err(|error| swap.failed(error))?;
-    }
-    Ok(())
-}
-
-/// Takes everything back, and says that it will not be: the leader's journal goes first.
-fn withdraw(swaps: &[Swap]) -> Result<()> {
-    for swap in swaps.iter().rev() {
-        swap.journal.take_back(&swap.ground, &swap.dir).map_err(|error| {
-            swap.failed(error).remedy("it is half done: run the same command again, which completes it")
-        })?;
-    }
-    for swap in swaps {
-        match Journal::remove(&unstoppable(&swap.dir)) {
-            Err(error) if sys::errno(&error) != Some(Errno::NOENT) => return Err(swap.failed(error)),
-            _ => {}
-        }
-    }
-    Ok(())
+    let kept = stuck.iter().filter_map(|swap| swap.finish().path);
+    let kept: Vec<String> = kept.map(|path| path.display().to_string()).collect();
+    let cause = io::Error::other(format!("{error}; somebody else changed things there meanwhile"));
+    let failed = Error::failed("take back what was done to", stuck[0].path(), cause);
+    failed.remedy(format!("what was there before and could not be put back is kept in {}", kept.join(", ")))
 }
 
 /// Gives what was there its name, and removes the rest of the directory `hidden`.
 fn finish(ground: &Ground, hidden: &[u8], journal: &Journal) -> io::Result<Option<PathBuf>> {
     let host = ground.host();
-    let label = ground.path().file_name().unwrap_or_default().as_bytes();
-    let kept = free_name(host, kept_name(label, hidden))?;
-    let path = ground.host_path().join(std::ffi::OsStr::from_bytes(&kept));
+    let at = |kept: &[u8]| Some(ground.host_path().join(OsStr::from_bytes(kept)));
+    let name = free_name(host, kept_name(ground.label(), hidden))?;
     if !journal.is_whole() {
-        host.rename_noreplace(hidden, &kept)?;
-        return host.sync().map(|()| Some(path));
+        let name = [name, PARTS.to_vec()].concat();
+        host.rename_noreplace(hidden, &name)?;
+        // It has its name; should that not survive a power cut, the hidden one is found, and this done again.
+        let _later: io::Result<()> = host.sync();
+        return Ok(at(&name));
     }
     let dir = host.open_dir(hidden)?;
     let was_there = Spot::new(dir.clone(), TREE).inode()?.is_some();
     if was_there {
-        dir.move_to(TREE, host, &kept)?;
+        dir.move_to(TREE, host, &name)?;
+        host.sync()?;
     }
-    Journal::remove(&dir)?;
-    host.remove_dir(hidden)?;
-    host.sync().map(|()| was_there.then_some(path))
+    let _later: io::Result<()> = Journal::remove(&dir).and_then(|()| host.remove_dir(hidden));
+    Ok(at(&name).filter(|_| was_there))
 }
 
 /// The name, or one like it: two restores may end within one second.
 fn free_name(host: &Dir, name: Vec<u8>) -> io::Result<Vec<u8>> {
-    let spot = |name: &[u8]| Spot::new(host.clone(), name).inode();
-    if spot(&name)?.is_none() { Ok(name) } else { Ok([&name[..], b"-", sys::random_hex(4)?.as_bytes()].concat()) }
+    let taken = |name: &[u8]| Ok::<_, io::Error>(Spot::new(host.clone(), name).inode()?.is_some());
+    if taken(&name)? || taken(&[&name[..], PARTS].concat())? {
+        return Ok([&name[..], b"-", sys::random_hex(4)?.as_bytes()].concat());
+    }
+    Ok(name)
 }
 
-/// Completes what dead runs left in `host`, and removes what they had not begun.
+/// Whether a name says that what has it was exchanged name by name.
+pub(super) fn is_by_name(name: &[u8]) -> bool {
+    name.ends_with(PARTS) || is_swap_name(name)
+}
+
+/// Completes what dead runs had begun in `host`, and removes what they had not.
 ///
 /// # Errors
-/// What cannot be completed.
-pub(super) fn recover(host: &Dir, host_path: &Path) -> Result<()> {
-    let host = unstoppable(host);
-    let names = host.list().map(|listing| listing.names).unwrap_or_default();
-    for found in names.into_iter().filter(|found| is_swap_name(&found.name)) {
-        let path = host_path.join(std::ffi::OsStr::from_bytes(&found.name));
-        let fail = |error| Error::failed("complete what an interrupted restore left in", &path, error);
-        recover_one(&host, &found.name, &path).map_err(fail)?;
+/// What another run is at work on; what cannot be looked at; a root where somebody works.
+pub(super) fn recover(host: &Dir, host_path: &Path, watch: &mut dyn Watch) -> Result<()> {
+    let fail = |path: &Path, error| Error::failed("look at what an interrupted restore left in", path, error);
+    let listing = host.list().map_err(|error| fail(host_path, error))?;
+    if let Some(trouble) = listing.trouble {
+        return Err(fail(host_path, trouble));
+    }
+    for found in listing.names.into_iter().filter(|found| is_swap_name(&found.name)) {
+        let path = host_path.join(OsStr::from_bytes(&found.name));
+        match claim(host, &found.name).map_err(|error| fail(&path, error))? {
+            Claim::Gone => {}
+            Claim::Foreign => watch.warn(format!("{} is left alone: it is not yours", path.display())),
+            Claim::Alive => {
+                let cause = io::Error::other("another restore is at work there");
+                return Err(Error::failed("restore beside", path, cause).remedy("wait until it has ended"));
+            }
+            Claim::Dead(dir, _lock) => recover_one(host, host_path, &dir, &found.name, watch)?,
+        }
     }
     Ok(())
 }
 
-fn recover_one(host: &Dir, name: &[u8], path: &Path) -> io::Result<()> {
-    let Some(_lock) = take_over(host, name) else { return Ok(()) };
-    let dir = host.open_dir(name)?;
-    let Some(journal) = Journal::read(&dir)? else { return tree::remove(host, name) };
-    match journal.leader.as_ref().and_then(Name::bytes) {
-        None => complete_all(host, name, path, &journal),
-        Some(leader) => {
-            let leader = Path::new(std::ffi::OsStr::from_bytes(&leader));
-            match open_other(leader, host)? {
-                Some((host, name, journal)) => complete_all(&host, &name, leader, &journal),
-                // Nobody ever said that it should happen.
-                None => tree::remove(host, name),
-            }
-        }
-    }
-}
-
-/// The directory of another journal, if it is still there: its host, its name, and what it says.
-fn open_other(path: &Path, like: &Dir) -> io::Result<Option<(Dir, Vec<u8>, Journal)>> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
-    let missing = |error: &io::Error| sys::errno(error) == Some(Errno::NOENT);
-    let host = match Dir::open(parent, Realm::Output, Arc::clone(like.gate())) {
-        Err(error) if missing(&error) => return Ok(None),
-        other => other?,
+fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut dyn Watch) -> Result<()> {
+    let path = host_path.join(OsStr::from_bytes(name));
+    let fail = |error| Error::failed("complete the interrupted restore in", &path, error);
+    let journal = match Journal::read(dir).map_err(fail)? {
+        Some(journal) if journal.is_begun(dir) => journal,
+        // Nothing was touched yet.
+        _ => return tree::remove(&unstoppable(host), name).map_err(fail),
     };
-    let dir = match host.open_dir(name.as_bytes()) {
-        Err(error) if missing(&error) => return Ok(None),
-        other => other?,
-    };
-    Ok(Journal::read(&dir)?.map(|journal| (host, name.as_bytes().to_vec(), journal)))
-}
-
-/// Completes a leader's exchange after those of its followers: as long as its journal is there, theirs hold.
-fn complete_all(host: &Dir, name: &[u8], path: &Path, journal: &Journal) -> io::Result<()> {
-    for follower in journal.followers.iter().filter_map(Name::bytes) {
-        let follower = Path::new(std::ffi::OsStr::from_bytes(&follower));
-        if let Some((host, name, journal)) = open_other(follower, host)? {
-            complete(&host, &name, follower, &journal)?;
-        }
+    let ground = Ground::in_host(unstoppable(host), host_path, journal.root().map_err(fail)?);
+    if journal.is_pending(&ground, dir) {
+        watch.check_free(ground.path())?;
     }
-    complete(host, name, path, journal)
-}
-
-fn complete(host: &Dir, name: &[u8], path: &Path, journal: &Journal) -> io::Result<()> {
-    let root = journal.root.bytes().unwrap_or_default();
-    let ground = Ground::in_host(host.clone(), root, path.parent().unwrap_or(Path::new("/")));
-    journal.carry_out(&ground, &host.open_dir(name)?)?;
-    host.sync_filesystem()?;
-    finish(&ground, name, journal).map(|_| ())
+    let completed = journal.complete(&ground, dir).and_then(|()| ground.host().sync_filesystem());
+    let kept = finish(&ground, name, &journal).map_err(fail)?;
+    let what = ground.path().display();
+    let kept = kept.map(|kept| format!("; what was there is kept as {}", kept.display())).unwrap_or_default();
+    watch.warn(match completed {
+        Ok(()) => format!("an interrupted restore of {what} was completed{kept}"),
+        Err(error) => format!("an interrupted restore of {what} could not be completed: {error}{kept}"),
+    });
+    Ok(())
 }

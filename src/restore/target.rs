@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::draft::{Draft, take_over, unstoppable};
+use super::draft::{Claim, Draft, claim, unstoppable};
 use super::tree;
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
@@ -33,7 +33,7 @@ impl Target {
         std::fs::create_dir_all(parent).map_err(|error| Error::failed("make the directory", parent, error))?;
         let canonical = parent.canonicalize().map_err(|error| Error::failed("resolve", parent, error))?;
         let fail = |error| Error::failed("restore into", parent, error);
-        let host = Dir::open(&canonical, Realm::Output, Arc::clone(gate)).map_err(fail)?;
+        let host = Dir::open_canonical(&canonical, Realm::Output, Arc::clone(gate)).map_err(fail)?;
         check_free(&host, name.as_bytes(), path)?;
         sweep(&unstoppable(&host));
         let draft = partial_name(sys::now()).and_then(|hidden| Draft::make(&host, hidden)).map_err(fail)?;
@@ -41,11 +41,8 @@ impl Target {
     }
 
     /// The directory as it is so far.
-    ///
-    /// # Errors
-    /// Those of the kernel.
-    pub(super) fn tree(&self) -> Result<Dir> {
-        self.draft.dir().map_err(|error| Error::failed("restore into", &self.path, error))
+    pub(super) fn tree(&self) -> Dir {
+        self.draft.dir().clone()
     }
 
     /// Makes it durable, unless that was declined, and gives it its name.
@@ -55,7 +52,7 @@ impl Target {
     pub(super) fn publish(mut self, sync: bool) -> Result<()> {
         let fail = |error| Error::failed("publish what was restored as", &self.path, error);
         if sync {
-            self.draft.dir().and_then(|dir| dir.sync_filesystem()).map_err(fail)?;
+            self.draft.dir().sync_filesystem().map_err(fail)?;
         }
         // Over an empty directory, or nothing: the kernel refuses everything else.
         let _was_empty = self.host.remove_dir(&self.name);
@@ -92,7 +89,7 @@ fn check_free(dir: &Dir, name: &[u8], target: &Path) -> Result<()> {
 fn sweep(host: &Dir) {
     let names = host.list().map(|listing| listing.names).unwrap_or_default();
     for found in names.iter().filter(|found| is_partial_name(&found.name)) {
-        if let Some(_lock) = take_over(host, &found.name) {
+        if let Ok(Claim::Dead(_, _lock)) = claim(host, &found.name) {
             let _left: io::Result<()> = tree::remove(host, &found.name);
         }
     }

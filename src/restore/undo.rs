@@ -5,18 +5,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::draft::unstoppable;
+use super::draft::is_ours;
 use super::ground::{Ground, Spot};
 use super::journal::Journal;
-use super::swap::recover;
+use super::swap::{Watch, is_by_name, recover};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
 use crate::naming::name_before;
 use crate::sys::Dir;
 
 /// Something that a restore in place has kept.
-pub(super) struct Kept {
+pub(super) struct WayBack {
     ground: Ground,
+    /// Its name, beside the root or in it.
     name: Vec<u8>,
     /// The path as it was given.
     path: PathBuf,
@@ -24,32 +25,44 @@ pub(super) struct Kept {
     journal: Option<(Journal, Dir)>,
 }
 
-impl Kept {
+impl WayBack {
     /// Finds out what belongs where.
     ///
     /// # Errors
-    /// Something that no restore has kept; those of the kernel.
-    pub(super) fn open(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
+    /// Something that no restore has kept, or not for us; those of the kernel.
+    pub(super) fn find(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
         let fail = |error| Error::failed("look at what was kept as", path, error);
-        let absolute = std::path::absolute(path).map_err(fail)?;
         let stranger = || Error::Usage(format!("{} is nothing that a restore in place has kept", path.display()));
+        let absolute = std::path::absolute(path).map_err(fail)?;
         let name = absolute.file_name().ok_or_else(stranger)?.as_bytes().to_vec();
-        let root = name_before(&name).ok_or_else(stranger)?.to_vec();
         let parent = absolute.parent().unwrap_or(Path::new("/")).canonicalize().map_err(fail)?;
-        let host = Dir::open(&parent, Realm::Output, Arc::clone(gate)).map_err(fail)?;
-        let is_dir = Spot::new(host.clone(), &name).stat().map_err(fail)?.ok_or_else(stranger)?;
-        let journal = match is_dir.kind {
-            crate::entry::Kind::Directory => {
-                let dir = host.open_dir(&name).map_err(fail)?;
-                own_journal(&dir).map_err(fail)?.map(|journal| (journal, dir))
-            }
-            _ => None,
-        };
-        let root = journal.as_ref().map_or(Some(root), |(journal, _)| journal.root.bytes()).ok_or_else(stranger)?;
-        Ok(Self { ground: Ground::in_host(host, root, &parent), name, path: path.to_owned(), journal })
+        let host = Dir::open_canonical(&parent, Realm::Output, Arc::clone(gate)).map_err(fail)?;
+        Spot::new(host.clone(), &name).stat().map_err(fail)?.ok_or_else(stranger)?;
+        let label = name_before(&name);
+        if !is_by_name(&name) {
+            let root = label.ok_or_else(stranger)?.to_vec();
+            return Ok(Self {
+                ground: Ground::in_host(host, &parent, root),
+                name,
+                path: path.to_owned(),
+                journal: None,
+            });
+        }
+        let dir = host.open_dir(&name).map_err(fail)?;
+        // A journal is believed by whoever wrote it: somebody else's could lead anywhere.
+        if !is_ours(&dir).map_err(fail)? {
+            return Err(fail(io::Error::other("it is not yours, or others may write there")));
+        }
+        let journal = Journal::read(&dir).map_err(fail)?.ok_or_else(stranger)?;
+        let root = journal.root().map_err(fail)?;
+        if !root.is_empty() && label.is_some_and(|label| label != root) {
+            return Err(fail(io::Error::other("its journal is that of something else")));
+        }
+        let ground = Ground::in_host(host, &parent, root);
+        Ok(Self { ground, name, path: path.to_owned(), journal: Some((journal, dir)) })
     }
 
-    /// What will be brought back.
+    /// Where it belongs.
     pub(super) fn root(&self) -> &Path {
         self.ground.path()
     }
@@ -59,31 +72,24 @@ impl Kept {
     ///
     /// # Errors
     /// Those of the kernel; everything is as it was then.
-    pub(super) fn bring_back(self) -> Result<()> {
+    pub(super) fn take(self, watch: &mut dyn Watch) -> Result<()> {
         let Self { ground, name, path, journal } = self;
-        recover(ground.host(), ground.host_path())?;
+        if !crate::naming::is_swap_name(&name) {
+            recover(ground.host(), ground.host_path(), watch)?;
+        }
         let done = match journal {
             Some((journal, dir)) => by_name(&ground, &dir, journal),
             None => ground.live(b"").and_then(|live| live.exchange(&Spot::new(ground.host().clone(), &name))),
         };
-        let done = done.and_then(|()| unstoppable(ground.host()).sync_filesystem());
+        let done = done.and_then(|()| ground.unstoppable().host().sync_filesystem());
         done.map_err(|error| Error::failed("bring back what was kept as", path, error))
     }
 }
 
-/// The journal of something that was exchanged name by name. A root that was exchanged as a whole may hold a file of
-/// that name, which is its own affair.
-fn own_journal(dir: &Dir) -> io::Result<Option<Journal>> {
-    match Journal::read(dir) {
-        Err(error) if crate::gate::is_cancelled(&error) => Err(error),
-        other => Ok(other.ok().flatten()),
-    }
-}
-
 fn by_name(ground: &Ground, dir: &Dir, journal: Journal) -> io::Result<()> {
-    let journal = match journal.is_done(ground, dir) {
-        true => journal.reversed(ground, dir)?,
-        false => journal,
+    let journal = match journal.is_pending(ground, dir) {
+        true => journal,
+        false => journal.reversed(dir)?,
     };
     journal.write(dir)?;
     journal.carry_out(ground, dir)

@@ -65,6 +65,14 @@ impl Dir {
         Ok(Dir { fd: Arc::new(fd), gate, realm, path: RelPath::root() })
     }
 
+    /// Opens the directory at an absolute path that holds no symbolic link, and follows none that somebody puts there.
+    pub(crate) fn open_canonical(path: &Path, realm: Realm, gate: Arc<dyn Gate>) -> io::Result<Dir> {
+        let bytes = path.as_os_str().as_bytes();
+        let top = Self::open(Path::new("/"), realm, Arc::clone(&gate))?;
+        let dir = top.open_dir(bytes.strip_prefix(b"/").unwrap_or(bytes))?;
+        Ok(dir.guarded(realm, gate))
+    }
+
     /// The directory that an inherited descriptor stands for.
     pub(crate) fn adopt(fd: OwnedFd, realm: Realm, gate: Arc<dyn Gate>) -> Dir {
         Dir { fd: Arc::new(fd), gate, realm, path: RelPath::root() }
@@ -329,12 +337,6 @@ impl Dir {
     pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
         self.pass(Verb::Xattr, b"")?;
         Ok(kernel::fsetxattr(&*self.fd, name, value, kernel::XattrFlags::empty())?)
-    }
-
-    /// Opens a directory of ours for locking.
-    pub(crate) fn open_own_dir(&self, name: &[u8]) -> io::Result<File> {
-        self.pass(Verb::OpenDir, name)?;
-        Ok(File::from(kernel::openat(&*self.fd, name, DIRECTORY, Mode::empty())?))
     }
 
     /// Makes everything durable that was written to the directory's filesystem.

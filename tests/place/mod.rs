@@ -5,7 +5,7 @@
 #[path = "../support/mod.rs"]
 pub mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -60,7 +60,7 @@ impl Scene {
         let state = self.state();
         write_cold(&state.join("openclaw.json"), "{}");
         for name in ["agents/main/sessions/4f1c0a3e-1.jsonl", "agents/main/sessions/9999aaaa-2.jsonl", "logs/a.log"] {
-            write_cold(&state.join(name), format!("{{\"said\":\"{words}\"}}\n"));
+            write_cold(&state.join(name), format!("{{\"said\":\"{words}\",\"in\":\"{name}\"}}\n"));
         }
     }
 
@@ -158,6 +158,22 @@ pub fn tree(top: &Path) -> Tree {
         }
         let time = (!meta.is_dir()).then(|| (meta.mtime(), meta.mtime_nsec()));
         found.insert(path.strip_prefix(top).expect("lies below").to_owned(), (meta.mode(), time, contents));
+    }
+    found
+}
+
+/// All contents of files below `top`, but for those that a test has put aside.
+pub fn contents(top: &Path) -> BTreeSet<Vec<u8>> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![top.to_owned()];
+    while let Some(path) = open.pop() {
+        match fs::read_dir(&path) {
+            Ok(entries) if !path.ends_with("pristine") => {
+                open.extend(entries.map(|entry| entry.expect("an entry").path()));
+            }
+            Ok(_) => {}
+            Err(_) => drop(fs::read(&path).map(|contents| found.insert(contents))),
+        }
     }
     found
 }

@@ -1,0 +1,134 @@
+//! What must be exchanged so that a root becomes what was restored, or has it among what it holds.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+use super::ground::{Ground, Spot};
+use super::journal::{Move, TREE};
+use super::mounts::mount_below;
+use crate::archive::Name;
+use crate::entry::Kind;
+use crate::naming::{is_staging_name, is_swap_name, name_before};
+use crate::relpath::{joined, shown};
+use crate::sys::Dir;
+
+/// The bytes at the start of every SQLite database.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// What SQLite puts beside a database. It belongs to that very file: beside another it would destroy that.
+const SIDECARS: [&[u8]; 3] = [b"-wal", b"-shm", b"-journal"];
+
+/// How what was restored takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Instead of all that was there.
+    Whole,
+    /// Among what is there.
+    Part,
+}
+
+/// What must be exchanged between the root and the tree in `dir`.
+///
+/// # Errors
+/// Those of the kernel; a root that holds another mount.
+pub(super) fn plan(ground: &Ground, dir: &Dir, extent: Extent) -> io::Result<Vec<Move>> {
+    let whole = || Ok(vec![Move::of(Name::new(b""), dir)?]);
+    let (live, tree) = match (ground.root()?, is_directory(dir, TREE)?) {
+        (Some(live), true) => (live, dir.open_dir(TREE)?),
+        _ if ground.is_inside() => return Err(io::Error::other("a directory is there, and no directory was archived")),
+        _ => return whole(),
+    };
+    if let Some(mount) = mount_below(ground.path()).filter(|_| extent == Extent::Whole) {
+        return Err(own_mount(mount.as_os_str().as_bytes()));
+    }
+    match extent {
+        Extent::Part => merged(&live, &tree, dir),
+        Extent::Whole if ground.is_inside() => entries(&live, &tree, dir),
+        Extent::Whole => whole(),
+    }
+}
+
+/// All that two directories hold, but for what is ours, and what belongs to the filesystem itself.
+fn entries(live: &Dir, tree: &Dir, dir: &Dir) -> io::Result<Vec<Move>> {
+    let ours = |name: &[u8]| is_swap_name(name) || is_staging_name(name) || name_before(name).is_some();
+    let mut all: BTreeSet<Box<[u8]>> = names(live)?.into_iter().filter(|name| !ours(name)).collect();
+    all.extend(names(tree)?);
+    all.remove(&b"lost+found"[..]);
+    sidecars_first(all).iter().map(|name| Move::of(Name::new(name), dir)).collect()
+}
+
+/// What the tree holds, name by name as far as the root has the same directories.
+fn merged(live: &Dir, tree: &Dir, dir: &Dir) -> io::Result<Vec<Move>> {
+    let place = |dir: &Dir| Ok::<_, io::Error>((dir.mount()?, dir.stat_self()?.dev));
+    let (mut moves, mount) = (Vec::new(), place(live)?);
+    let mut open = vec![Vec::new()];
+    while let Some(path) = open.pop() {
+        let (here, there) = (live.open_dir(&path)?, tree.open_dir(&path)?);
+        if place(&here)? != mount {
+            return Err(own_mount(&path));
+        }
+        let mut all: BTreeSet<Box<[u8]>> = names(&there)?.into_iter().collect();
+        all.extend(stale(&here, &there)?);
+        for name in sidecars_first(all) {
+            let inner = joined(&path, &name);
+            if is_directory(&here, &name)? && is_directory(&there, &name)? {
+                open.push(inner);
+            } else {
+                moves.push(Move::of(Name::new(&inner), dir)?);
+            }
+        }
+    }
+    Ok(moves)
+}
+
+/// What SQLite left beside the files that databases will replace.
+fn stale(here: &Dir, there: &Dir) -> io::Result<Vec<Box<[u8]>>> {
+    let mut found = Vec::new();
+    for name in names(there)? {
+        if !is_database(there, &name)? {
+            continue;
+        }
+        for ending in SIDECARS {
+            let sidecar = [&name, ending].concat();
+            if Spot::new(here.clone(), &sidecar).inode()?.is_some() {
+                found.push(sidecar.into_boxed_slice());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Logs and journals go before their databases: without its log an old database lacks its last rows, but with a
+/// stranger's log the new one would be destroyed.
+fn sidecars_first(names: BTreeSet<Box<[u8]>>) -> Vec<Box<[u8]>> {
+    let is_sidecar = |name: &[u8]| SIDECARS.iter().any(|ending| name.ends_with(ending));
+    let (mut first, rest): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_sidecar(name));
+    first.extend(rest);
+    first
+}
+
+fn own_mount(path: &[u8]) -> io::Error {
+    io::Error::other(format!("{} is a mount of its own: restore into a --target, and copy from there", shown(path)))
+}
+
+fn is_database(dir: &Dir, name: &[u8]) -> io::Result<bool> {
+    if dir.stat(name)?.kind != Kind::File {
+        return Ok(false);
+    }
+    let mut start = [0; MAGIC.len()];
+    let length = dir.open_file(name)?.fill_at(&mut start, 0)?;
+    Ok(&start[..length] == MAGIC)
+}
+
+fn names(dir: &Dir) -> io::Result<Vec<Box<[u8]>>> {
+    let listing = dir.list()?;
+    match listing.trouble {
+        Some(trouble) => Err(trouble),
+        None => Ok(listing.names.into_iter().map(|found| found.name).collect()),
+    }
+}
+
+fn is_directory(dir: &Dir, name: &[u8]) -> io::Result<bool> {
+    Ok(Spot::new(dir.clone(), name).stat()?.is_some_and(|stat| stat.kind == Kind::Directory))
+}
