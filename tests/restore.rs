@@ -10,10 +10,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use clawsnap::gate::{CancelFlag, Gate, Realm, Verb, cancelled};
+use clawsnap::gate::{CancelFlag, Gate, Realm, Step, Verb, cancelled};
 use clawsnap::list::Wanted;
 use clawsnap::restore::{Ending, RestoreOptions, Restored, restore};
 use support::{Backup, Script, leftovers, write, write_cold};
@@ -393,4 +393,65 @@ fn what_a_killed_restore_left_is_removed_by_the_next() {
     fs::set_permissions(dead.join("deep"), fs::Permissions::from_mode(0o500)).expect("sets");
     assert_eq!(scene.restore(&archive, "back").outcome, Ending::Complete);
     assert!(!dead.exists());
+}
+
+/// More small files than wait at once, so that several threads make them.
+fn many_files(scene: &Scene) -> PathBuf {
+    for number in 0..3_000 {
+        write_cold(&scene.source().join(format!("d{}/{number}", number % 7)), format!("{number}\n"));
+    }
+    scene.archive()
+}
+
+#[test]
+fn what_fails_for_a_file_that_is_made_behind_the_readers_back_is_told_of_that_file() {
+    let scene = Scene::new();
+    let archive = many_files(&scene);
+    for (errno, hint) in [(5, ""), (28, "free space there")] {
+        let fail = move |step: &Step<'_>| step.verb == Verb::Create && step.name == b"1234";
+        let gate =
+            Script::new(move |_, step| if fail(step) { Err(io::Error::from_raw_os_error(errno)) } else { Ok(()) });
+        let restored = scene.restore_some(&archive, "back", &[], Arc::new(gate));
+        let error = restored.error.unwrap_or_default();
+        assert_eq!(restored.outcome, Ending::Failed, "{error}");
+        assert!(error.contains("/d2/1234: ") && error.contains(hint), "{error}");
+        scene.assert_nothing("back", &error);
+    }
+}
+
+#[test]
+fn a_restore_that_is_cancelled_while_files_are_being_made_leaves_nothing() {
+    let scene = Scene::new();
+    let archive = many_files(&scene);
+    let (flag, made) = (CancelFlag::new(), Arc::new(AtomicUsize::new(0)));
+    let (asked, count) = (flag.clone(), Arc::clone(&made));
+    let gate = Script::new(move |_, step| {
+        if step.verb == Verb::Create && count.fetch_add(1, Ordering::SeqCst) == 500 {
+            flag.cancel();
+        }
+        flag.pass(step)
+    });
+    let restored = scene.restore_some(&archive, "back", &[], Arc::new(gate));
+    assert!(asked.is_cancelled());
+    assert_eq!(restored.outcome, Ending::Cancelled, "{:?}", restored.error);
+    assert!(made.load(Ordering::SeqCst) < 600, "what waited was dropped");
+    scene.assert_nothing("back", "cancelled");
+}
+
+#[test]
+fn second_names_among_many_files_find_the_first() {
+    let scene = Scene::new();
+    for number in 0..600 {
+        let name = scene.source().join(format!("{number:04}"));
+        write_cold(&name, format!("{number}\n"));
+        if number % 3 == 0 {
+            fs::hard_link(&name, scene.source().join(format!("{number:04}-again"))).expect("links");
+        }
+    }
+    let large: Vec<u8> = (0..1_000_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+    write_cold(&scene.source().join("0300-large"), large);
+    let archive = scene.archive();
+    let restored = scene.restore(&archive, "back");
+    assert_eq!(restored.outcome, Ending::Complete, "{restored:?}");
+    assert_same(&scene.source(), &scene.back("back"));
 }
