@@ -1,11 +1,9 @@
 //! The tar stream that we write, read to the last bit: headers in the one form that we give them, contents, padding of
 //! zeros, and the two blocks at the end.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 
 use tar::Header;
-
-use super::stranger::DRAINED;
 
 const BLOCK: usize = 512;
 
@@ -22,7 +20,7 @@ pub(super) struct Entry<'a, R> {
     input: &'a mut R,
 }
 
-impl<R: Read> Blocks<R> {
+impl<R: BufRead> Blocks<R> {
     pub(super) fn new(input: R) -> Self {
         Self { input }
     }
@@ -56,7 +54,7 @@ impl<R: Read> Blocks<R> {
     }
 }
 
-impl<R: Read> Entry<'_, R> {
+impl<R: BufRead> Entry<'_, R> {
     pub(super) fn header(&self) -> &Header {
         &self.header
     }
@@ -71,9 +69,9 @@ impl<R: Read> Entry<'_, R> {
     /// # Errors
     /// Those of the input; padding that is not of zeros.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        if self.left > 0 {
-            let mut buffer = [0; DRAINED];
-            while self.read(&mut buffer)? > 0 {}
+        while self.left > 0 {
+            let n = self.fill_buf()?.len();
+            self.consume(n);
         }
         let over = usize::try_from(self.size % BLOCK as u64).unwrap_or(0);
         let padding = &mut [0; BLOCK][..(BLOCK - over) % BLOCK];
@@ -106,6 +104,23 @@ fn rewritten(header: &Header) -> io::Result<Header> {
     ours.set_mtime(header.mtime()?);
     ours.set_cksum();
     Ok(ours)
+}
+
+impl<R: BufRead> BufRead for Entry<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        match self.input.fill_buf()? {
+            [] => Err(cut(ErrorKind::UnexpectedEof.into())),
+            there => Ok(&there[..there.len().min(usize::try_from(self.left).unwrap_or(usize::MAX))]),
+        }
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.left -= n as u64;
+        self.input.consume(n);
+    }
 }
 
 fn damaged(what: &str) -> io::Error {

@@ -19,7 +19,7 @@ pub(crate) use noting::Noting;
 pub(crate) use stranger::{Guest, Met, Proof, prove};
 
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ fn run(
     databases.refuse_broken()
 }
 
-fn read_own(input: impl Read, verdict: &mut Verdict, databases: &mut Databases) -> Result<()> {
+fn read_own(input: impl BufRead, verdict: &mut Verdict, databases: &mut Databases) -> Result<()> {
     verdict.origin = Some(Origin::Clawsnap);
     let proof = prove_unpacked(input, &mut Visitor { verdict, databases })?;
     verdict.archive_root = Some(proof.root);

@@ -28,9 +28,6 @@ const LONGEST_RECORDS: u64 = 64 * 1024 * 1024;
 /// Longest report that is parsed; it lists every name that has a fate worth a line.
 const LONGEST_REPORT: u64 = 4 * 1024 * 1024 * 1024;
 
-/// Bytes that are read at a time of what nobody wants: few enough to be cleared for every entry.
-pub(super) const DRAINED: usize = 16 * 1024;
-
 /// Largest contents of one entry: a petabyte. No disk holds more, and a header can say anything.
 const LARGEST_ENTRY: u64 = 1 << 50;
 
@@ -102,7 +99,7 @@ pub(crate) fn prove(input: impl Read + Send) -> Result<Proof> {
 ///
 /// # Errors
 /// Those of [`prove`] and of the guest.
-pub(crate) fn prove_unpacked(input: impl Read, guest: &mut dyn Guest) -> Result<Proof> {
+pub(crate) fn prove_unpacked(input: impl BufRead, guest: &mut dyn Guest) -> Result<Proof> {
     let mut stranger = Stranger::beside(guest);
     let mut blocks = Blocks::new(input);
     while let Some(mut entry) = blocks.next().map_err(unreadable)? {
@@ -164,7 +161,7 @@ impl<'g> Stranger<'g> {
         }
     }
 
-    fn meet<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
+    fn meet<R: BufRead>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
         if entry.header().entry_type() == EntryType::XHeader {
             return self.records(entry);
         }
@@ -198,7 +195,7 @@ impl<'g> Stranger<'g> {
     }
 
     /// The PAX records that belong to the next entry.
-    fn records<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
+    fn records<R: BufRead>(&mut self, entry: &mut Entry<'_, R>) -> Result<()> {
         let mut text = Vec::new();
         entry.take(LONGEST_RECORDS).read_to_end(&mut text).map_err(unreadable)?;
         let records = parse_pax(&text).ok_or_else(|| unproven("it has malformed PAX records"))?;
@@ -228,7 +225,7 @@ impl<'g> Stranger<'g> {
         Ok(below)
     }
 
-    fn payload<R: Read>(&mut self, below: &[u8], entry: &mut Entry<'_, R>, records: &Records) -> Result<()> {
+    fn payload<R: BufRead>(&mut self, below: &[u8], entry: &mut Entry<'_, R>, records: &Records) -> Result<()> {
         if self.inventory.is_some() {
             return Err(unproven(format!("{} follows the inventory", shown(below))));
         }
@@ -252,7 +249,7 @@ impl<'g> Stranger<'g> {
         Ok(())
     }
 
-    fn facts<R: Read>(
+    fn facts<R: BufRead>(
         &mut self,
         below: &[u8],
         kind: &str,
@@ -313,7 +310,7 @@ impl<'g> Stranger<'g> {
     }
 
     /// Holds the inventory's lines against what was seen, one by one.
-    fn inventory<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<String> {
+    fn inventory<R: BufRead>(&mut self, entry: &mut Entry<'_, R>) -> Result<String> {
         if self.inventory.is_some() {
             return Err(unproven("it has two inventories"));
         }
@@ -344,14 +341,14 @@ impl<'g> Stranger<'g> {
         Ok(hash)
     }
 
-    pub(super) fn report(&mut self, entry: &mut impl Read) -> Result<String> {
+    pub(super) fn report(&mut self, entry: &mut impl BufRead) -> Result<String> {
         let (report, hash) = parse_hashed(entry, LONGEST_REPORT, "report")?;
         self.reported = report["inventoryBlake3"].as_str().map(str::to_owned);
         self.guest.report(&report);
         Ok(hash)
     }
 
-    pub(super) fn manifest(&mut self, entry: &mut impl Read) -> Result<String> {
+    pub(super) fn manifest(&mut self, entry: &mut impl BufRead) -> Result<String> {
         let limit = LONGEST_MANIFEST.saturating_mul(256) as u64;
         let (manifest, hash) = parse_hashed(entry, limit, "manifest")?;
         self.manifest_root = manifest["archiveRoot"].as_str().map(str::to_owned);
@@ -398,11 +395,19 @@ struct Digesting<R> {
     size: u64,
 }
 
-impl<R: Read> Digesting<R> {
+impl<R: BufRead> Digesting<R> {
     /// Reads what is left; size and hash of all of it.
     fn finish(mut self) -> io::Result<(u64, String)> {
-        let mut buffer = [0; DRAINED];
-        while self.read(&mut buffer)? > 0 {}
+        loop {
+            let there = self.entry.fill_buf()?;
+            if there.is_empty() {
+                break;
+            }
+            self.hasher.update(there);
+            let n = there.len();
+            self.entry.consume(n);
+            self.size += n as u64;
+        }
         Ok((self.size, self.hasher.finalize().to_hex().to_string()))
     }
 }
@@ -417,7 +422,7 @@ impl<R: Read> Read for Digesting<R> {
 }
 
 /// Parses one of our own files, and hashes it.
-fn parse_hashed(entry: impl Read, limit: u64, what: &str) -> Result<(serde_json::Value, String)> {
+fn parse_hashed(entry: impl BufRead, limit: u64, what: &str) -> Result<(serde_json::Value, String)> {
     let mut digesting = Digesting { entry, hasher: blake3::Hasher::new(), size: 0 };
     let value = parse(&mut digesting, limit, what)?;
     let (_, hash) = digesting.finish().map_err(unreadable)?;
