@@ -71,7 +71,8 @@ fn undo(typed: &args::Restore, gate: &Arc<dyn Gate>) -> (Ending, u8) {
     if typed.json {
         say::json("verdict", &back);
     }
-    if !typed.json && !back.places.is_empty() && !(typed.quiet && back.error.is_none()) {
+    let is_silent = typed.json || (typed.quiet && back.error.is_none());
+    if !is_silent && !back.places.is_empty() {
         let out = io::stdout();
         say::delivered("verdict", out.lock().write_all(of_way_back(&back, terminal::paint(&out)).as_bytes()));
     }

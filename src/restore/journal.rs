@@ -140,8 +140,10 @@ impl Journal {
 
     /// Whether anything is left to be carried out.
     pub(super) fn is_pending(&self, ground: &Ground, dir: &Dir) -> bool {
-        let would = |step: &Move| Ok(step.is_pending(dir)? && ground.live(&step.path()?)?.inode()? != step.after);
-        self.moves.iter().any(|step| would(step).unwrap_or_else(|_: io::Error| true))
+        let would = |step: &Move| -> io::Result<bool> {
+            Ok(step.is_pending(dir)? && ground.live(&step.path()?)?.inode()? != step.after)
+        };
+        self.moves.iter().any(|step| would(step).unwrap_or(true))
     }
 
     /// The same exchange the other way round, as things are now.
