@@ -391,6 +391,7 @@ fn what_a_killed_restore_left_is_removed_by_the_next() {
     let dead = scene.path(".clawsnap-20260101T000000Z-00000001.partial");
     write(&dead.join("deep/er/file"), "x");
     fs::set_permissions(dead.join("deep"), fs::Permissions::from_mode(0o500)).expect("sets");
+    fs::set_permissions(&dead, fs::Permissions::from_mode(0o700)).expect("sets");
     assert_eq!(scene.restore(&archive, "back").outcome, Ending::Complete);
     assert!(!dead.exists());
 }

@@ -49,7 +49,7 @@ pub(super) fn run(
     let sites = swaps.iter().zip(&survey.roots).map(|((swap, _), root)| site(swap, root)).collect();
     let mut restorer = Restorer::new(sites, Mapping::default(), options, restored);
     let outcome = read_ours(archive, gate, observer, &mut restorer);
-    if restorer.finish(outcome)? != survey.proof {
+    if restorer.finish(outcome, false)? != survey.proof {
         return Err(Error::Unproven(format!("{} was replaced while it was read", archive.display())));
     }
     restored.flagged.extend(lost);

@@ -243,7 +243,7 @@ fn run(
     let site = Site::new(b"/", draft.tree(), Vec::new(), target);
     let mut restorer = Restorer::new(vec![site], options.mapping.clone(), options, restored);
     let outcome = read_ours(archive, gate, observer, &mut restorer);
-    restorer.finish(outcome)?;
+    restorer.finish(outcome, options.sync)?;
     agree(consent, &restored.flagged)?;
     draft.publish(options.sync)
 }

@@ -88,19 +88,18 @@ impl<'a> Restorer<'a> {
         Self { sites, mapping, options, restored, failed: None }
     }
 
-    /// Ends the trees, once the archive was read.
+    /// Ends the trees, once the archive was read, and makes them durable if `sync` says so.
     ///
     /// # Errors
     /// Trouble with the target, which is no fault of the archive; that of the archive; nothing that was wanted.
-    pub(super) fn finish<T>(mut self, outcome: Result<T>) -> Result<T> {
+    pub(super) fn finish<T>(mut self, outcome: Result<T>, sync: bool) -> Result<T> {
         if let Some(failed) = self.failed.take() {
             return Err(failed);
         }
         let proof = outcome?;
         for site in &mut self.sites {
-            if let Err(error) = site.tree.finish() {
-                return Err(site.cannot_take(b"", error));
-            }
+            let ended = site.tree.finish().and_then(|()| if sync { site.tree.sync() } else { Ok(()) });
+            ended.map_err(|error| site.cannot_take(b"", error))?;
             let told = std::mem::take(&mut site.tree.differences).into_iter();
             let remarks = told.map(|told| Remark { path: site.archived(&told.path), what: told.what });
             self.restored.differences.extend(remarks);

@@ -45,15 +45,12 @@ impl Target {
         self.draft.dir().clone()
     }
 
-    /// Makes it durable, unless that was declined, and gives it its name.
+    /// Gives it its name, and makes that durable unless that was declined.
     ///
     /// # Errors
     /// A name that was taken meanwhile; those of the kernel. Nothing is left then.
     pub(super) fn publish(mut self, sync: bool) -> Result<()> {
         let fail = |error| Error::failed("publish what was restored as", &self.path, error);
-        if sync {
-            self.draft.dir().sync_filesystem().map_err(fail)?;
-        }
         // Over an empty directory, or nothing: the kernel refuses everything else.
         let _was_empty = self.host.remove_dir(&self.name);
         self.host.rename_noreplace(self.draft.name(), &self.name).map_err(fail)?;

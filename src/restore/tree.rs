@@ -13,6 +13,9 @@ use super::pool::{Job, LARGEST, Pool};
 /// Bytes that are moved, or left out as a hole, at a time.
 const CHUNK: usize = 64 * 1024;
 
+/// Up to so many names are made durable one by one; beyond that, the whole filesystem is, in one go.
+const FEW: usize = 64;
+
 /// The bits that let whoever runs a file act as its owner, or its group.
 const SET_ID: u32 = 0o6000;
 
@@ -35,6 +38,12 @@ pub(super) struct Difference {
     pub(super) what: String,
 }
 
+/// Something that was made, and holds what can be made durable.
+enum Made {
+    File(Vec<u8>),
+    Directory(Vec<u8>),
+}
+
 /// A tree in the making.
 pub(super) struct Tree {
     root: Dir,
@@ -48,6 +57,8 @@ pub(super) struct Tree {
     is_root: bool,
     /// Files that are being made; links to them, and what belongs to directories, wait for it.
     pool: Pool<NewFile>,
+    /// What was made, as long as it is little.
+    few: Option<Vec<Made>>,
     pub(super) differences: Vec<Difference>,
 }
 
@@ -55,7 +66,8 @@ impl Tree {
     pub(super) fn new(root: Dir) -> Self {
         let is_root = sys::effective_uid() == 0;
         let (directories, above, differences) = (Vec::new(), Vec::new(), Vec::new());
-        Self { root, last: None, directories, above, is_root, pool: Pool::new(), differences }
+        let few = Some(Vec::new());
+        Self { root, last: None, directories, above, is_root, pool: Pool::new(), few, differences }
     }
 
     /// The directory that it is made in.
@@ -95,10 +107,18 @@ impl Tree {
             let (below, is_new) = made(&dir, name)?;
             (dir, reached) = (below, joined(&reached, name));
             if is_new {
+                self.note(Made::Directory(reached.clone()));
                 self.adopt(&reached);
             }
         }
         Ok(dir)
+    }
+
+    fn note(&mut self, made: Made) {
+        match &mut self.few {
+            Some(few) if few.len() < FEW => few.push(made),
+            _ => self.few = None,
+        }
     }
 
     /// A directory that had to be made gets what belongs to it, if that is known.
@@ -111,6 +131,7 @@ impl Tree {
     pub(super) fn directory(&mut self, path: &[u8], meta: Meta) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         self.last = Some((path.to_vec(), made(&dir, name)?.0));
+        self.note(Made::Directory(path.to_vec()));
         self.directories.push((path.to_vec(), meta));
         Ok(())
     }
@@ -125,6 +146,7 @@ impl Tree {
     /// A file: made by the pool if it is small, else as it is read.
     pub(super) fn file(&mut self, path: &[u8], meta: &Meta, contents: &mut dyn Read) -> io::Result<u64> {
         let (dir, _) = self.place(path)?;
+        self.note(Made::File(path.to_vec()));
         let mut start = Vec::new();
         contents.take(LARGEST as u64).read_to_end(&mut start)?;
         let (length, is_whole) = (start.len() as u64, start.len() < LARGEST);
@@ -208,6 +230,34 @@ impl Tree {
             dir.set_mtime(meta.mtime)?;
         }
         Ok(())
+    }
+}
+
+impl Tree {
+    /// Makes durable all that was made.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        match self.few.as_ref().map(|few| self.sync_each(few)) {
+            // What its owner may not open is synced with the rest of its filesystem.
+            Some(Err(error)) if sys::errno(&error) == Some(Errno::ACCESS) => self.root.sync_filesystem(),
+            Some(outcome) => outcome,
+            None => self.root.sync_filesystem(),
+        }
+    }
+
+    fn sync_each(&self, few: &[Made]) -> io::Result<()> {
+        for made in few {
+            match made {
+                Made::Directory(path) => self.root.open_dir(path)?.sync()?,
+                Made::File(path) => {
+                    let (above, name) = split(path);
+                    self.root.open_dir(above)?.open_file(name)?.sync()?;
+                }
+            }
+        }
+        self.root.sync()
     }
 }
 

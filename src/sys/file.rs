@@ -71,6 +71,12 @@ impl Reader {
         xattrs(&self.file)
     }
 
+    /// Makes the contents durable, whoever wrote them.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.pass(Verb::Sync)?;
+        self.file.sync_all()
+    }
+
     /// Whether another process holds a lock on the byte at `offset`.
     pub(crate) fn is_locked(&self, offset: i64) -> io::Result<bool> {
         use nix::fcntl::{FcntlArg, fcntl};
