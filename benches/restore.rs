@@ -110,10 +110,9 @@ fn bench(scale: &Scale) -> Result<()> {
     println!("{} sessions, {} pairs, load {}", scale.files, scale.pairs, load());
     println!("an archive of {:.0} MB", size as f64 / 1e6);
     println!("{:<24}{:>11}{:>11}{:>11}", "", "median", "least", "most");
-    for (title, members, patterns) in [
-        ("everything", vec![], vec![]),
-        ("one session", vec![scene.member.as_str()], vec![scene.id[..8].to_owned()]),
-    ] {
+    for (title, members, patterns) in
+        [("everything", vec![], vec![]), ("one session", vec![scene.member.as_str()], vec![scene.id[..8].to_owned()])]
+    {
         let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
         let mut held = Vec::new();
         for (how, tar_waits, restore_waits) in
