@@ -13,6 +13,7 @@ use crate::event::{Event, Observer};
 use crate::fate::Fate;
 use crate::freeze::{self, Frozen, Held, Rest, State};
 use crate::gate::Gate;
+use crate::naming::archive_name;
 use crate::output::{Draft, Sealed, Stream, Target};
 use crate::plan::{NameAudit, Plan, Request, plan};
 use crate::relpath::joined;
@@ -155,9 +156,8 @@ pub(crate) fn archive_path(output: &Path, codec: Codec, report: &Report) -> Resu
         return Ok(path);
     }
     let stamp = report.archive_root.split('-').next().unwrap_or_default();
-    let named = |suffix: String| path.join(format!("clawsnap-{stamp}{suffix}.{}", codec.extension()));
     // A second backup within one second: the name is still checked, and never taken over, when it is published.
-    let mut names = std::iter::once(String::new()).chain((2..100).map(|n| format!("-{n}"))).map(named);
+    let mut names = (1..100).map(|number| path.join(archive_name(stamp, number, codec.extension())));
     Ok(names.find(|name| name.symlink_metadata().is_err()).unwrap_or(path))
 }
 

@@ -39,6 +39,7 @@ pub mod event;
 pub mod fate;
 pub mod freeze;
 pub mod gate;
+pub mod keep;
 mod lines;
 pub mod list;
 mod naming;

@@ -7,6 +7,28 @@ const PREFIX: &str = ".clawsnap-";
 const PARTIAL: &str = ".partial";
 const SWAP: &str = ".swap";
 const KEPT: &str = ".before-restore-";
+const ARCHIVE: &str = "clawsnap-";
+
+/// What the names of archives end with.
+const ENDINGS: [&str; 4] = [".tar.zst", ".tar.xz", ".tar.gz", ".tar"];
+
+/// The name of an archive in a directory: `clawsnap-<UTC>.tar.zst`; the second one of a second is `clawsnap-<UTC>-2.…`.
+pub(crate) fn archive_name(stamp: &str, number: u32, extension: &str) -> String {
+    let suffix = if number > 1 { format!("-{number}") } else { String::new() };
+    format!("{ARCHIVE}{stamp}{suffix}.{extension}")
+}
+
+/// When an archive says by its name that it was made, and its number among those of that second; `None` for any name
+/// that [`archive_name`] does not give.
+pub(crate) fn archive_stamp(name: &[u8]) -> Option<(&str, u32)> {
+    let rest = std::str::from_utf8(name).ok()?.strip_prefix(ARCHIVE)?;
+    let (stamp, rest) = rest.split_at_checked(STAMP.len())?;
+    let suffix = ENDINGS.iter().find_map(|ending| rest.strip_suffix(ending))?;
+    let number = if suffix.is_empty() { 1 } else { suffix.strip_prefix('-')?.parse().ok()? };
+    let is_ours = has_shape(stamp.as_bytes(), STAMP)
+        && ENDINGS.iter().any(|ending| archive_name(stamp, number, &ending[1..]).as_bytes() == name);
+    is_ours.then_some((stamp, number))
+}
 
 /// A fresh name for something hidden of ours: `.clawsnap-<UTC>-<8 hex>`.
 ///
@@ -107,6 +129,34 @@ mod tests {
             [".clawsnap-", ".clawsnap-20261123T231500Z-1A2b3c4d", ".clawsnap-20261123T231500Z-1a2b3c4d.old", "x"]
         {
             assert!(!is_staging_name(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn we_know_our_archives_by_their_names() {
+        for (name, number) in [
+            ("clawsnap-20261123T231500Z.tar.zst", 1),
+            ("clawsnap-20261123T231500Z.tar", 1),
+            ("clawsnap-20261123T231500Z-2.tar.xz", 2),
+            ("clawsnap-20261123T231500Z-99.tar.gz", 99),
+        ] {
+            assert_eq!(archive_stamp(name.as_bytes()), Some(("20261123T231500Z", number)), "{name}");
+        }
+        for other in [
+            "clawsnap-20261123T231500Z.tar.zst.old",
+            "clawsnap-20261123T231500Z-02.tar.zst",
+            "clawsnap-20261123T231500Z-1.tar.zst",
+            "clawsnap-20261123T231500Z-+2.tar.zst",
+            "clawsnap-20261123T231500Z-.tar.zst",
+            "clawsnap-20261123T231500.tar.zst",
+            "clawsnap-20261123T231500Z.zip",
+            "clawsnap-20261123T231500Z",
+            ".clawsnap-20261123T231500Z.tar.zst",
+            "xclawsnap-20261123T231500Z.tar.zst",
+            "clawsnap-\u{e9}0261123T231500Z.tar",
+            "clawsnap-.tar",
+        ] {
+            assert_eq!(archive_stamp(other.as_bytes()), None, "{other}");
         }
     }
 

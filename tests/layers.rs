@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["gate"],
     &["relpath", "entry", "event", "lines"],
     &["sys"],
-    &["naming", "fate", "report", "error", "transcript"],
+    &["naming", "fate", "report", "error", "transcript", "keep"],
     &["plan", "output"],
     &["freeze"],
     &["archive"],
