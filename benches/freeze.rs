@@ -258,6 +258,7 @@ fn back_up(state: &Path) -> Result<()> {
             freeze: freeze::Options::default(),
             verify: true,
             created_at: None,
+            retention: None,
         },
         &gate(),
         &(),

@@ -162,6 +162,7 @@ fn back_up(state: &Path, archive: &Path) -> Result<Report> {
         freeze: Options { databases, ..Options::default() },
         verify: true,
         created_at: None,
+        retention: None,
     };
     let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
     let report = create(backup, &gate, &());

@@ -16,11 +16,13 @@ use crate::gate::Gate;
 use crate::naming::archive_name;
 use crate::output::{Draft, Sealed, Stream, Target};
 use crate::plan::{NameAudit, Plan, Request, plan};
-use crate::relpath::joined;
+use crate::prune::{Retention, prune};
+use crate::relpath::{joined, shown};
 use crate::report::{
     AgentRoot, Asset, Consistency, CopiedDatabase, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName,
     Report, RestlessPath, Skipped,
 };
+use crate::shelf;
 use crate::sys;
 use crate::verify;
 
@@ -45,6 +47,9 @@ pub struct Create {
     /// When the backup is said to be made; now, where that is not said. It is part of every name in the archive, so
     /// a fixed one makes archives of the same input comparable.
     pub created_at: Option<Timestamp>,
+    /// Which older archives of the same source stay in the directory that the archive goes to; all of them, where that
+    /// is not said.
+    pub retention: Option<Retention>,
 }
 
 /// Where an archive goes.
@@ -82,7 +87,7 @@ pub fn rehearse(request: &Request, options: &freeze::Options, gate: &Arc<dyn Gat
 
 /// Enters how a run ended into its report.
 pub(crate) fn conclude(report: &mut Report, outcome: Result<()>, begun: Instant) {
-    report.elapsed_milliseconds = Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+    report.elapsed_milliseconds = Some(milliseconds_since(begun));
     report.peak_memory_bytes = Some(sys::peak_memory());
     report.outcome = match &outcome {
         Ok(()) => verdict(&report.counts),
@@ -92,6 +97,10 @@ pub(crate) fn conclude(report: &mut Report, outcome: Result<()>, begun: Instant)
         Err(Error::Cancelled) => Outcome::Cancelled,
     };
     report.error = outcome.err().map(|error| error.to_string());
+}
+
+fn milliseconds_since(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn verdict(counts: &Counts) -> Outcome {
@@ -118,17 +127,50 @@ fn iso(at: Timestamp) -> String {
 
 fn run(create: Create, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<()> {
     let plan = planned(&create.request, report)?;
+    wants_a_directory(&create)?;
     let compression = compression(&create);
     report.compression = Some(compression.to_string());
-    let job = Job { plan, options: create.freeze, compression, gate, observer };
+    let job = Job { plan, options: create.freeze, compression, begun: Instant::now(), gate, observer };
     match create.output {
         Output::Stream(out) => job.to_stream(out, report),
         Output::Path(path) => {
             let path = archive_path(&path, compression.codec, report)?;
             outside_of_sources(&path, &job.plan)?;
-            job.to_file(&path, create.verify, report)
+            job.to_file(&path, create.verify, report)?;
+            if let (Some(retention), Some(directory)) = (&create.retention, path.parent()) {
+                thin_out(directory, retention, report, gate, observer);
+            }
+            Ok(())
         }
     }
+}
+
+/// Rules for what stays are about a directory.
+pub(crate) fn wants_a_directory(create: &Create) -> Result<()> {
+    match &create.output {
+        Output::Path(path) if is_directory(path) => Ok(()),
+        _ if create.retention.is_none() => Ok(()),
+        _ => Err(Error::Usage("--keep-… is about the archives in a directory: give one as --output".to_owned())),
+    }
+}
+
+/// Removes older archives of the same source, now that the new one has its name. What goes wrong changes nothing for it.
+fn thin_out(
+    directory: &Path,
+    retention: &Retention,
+    report: &mut Report,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+) {
+    let own = shelf::sources_of(report);
+    let pruned = prune(directory, retention, Some(&own), gate, observer);
+    report.warnings.extend(pruned.error.iter().map(|error| format!("Older archives were not pruned: {error}")));
+    for judged in &pruned.archives {
+        if let Some(error) = &judged.error {
+            report.warnings.push(format!("{}: {error}", shown(&judged.path.0)));
+        }
+    }
+    report.pruned = Some(pruned);
 }
 
 /// Plans, and enters the plan into the report.
@@ -148,11 +190,14 @@ pub(crate) fn compression(create: &Create) -> Compression {
     create.compression.or(by_name).unwrap_or_default()
 }
 
+fn is_directory(output: &Path) -> bool {
+    output.is_dir() || output.as_os_str().as_bytes().ends_with(b"/")
+}
+
 /// The archive's path: the one that was named, or a fresh name in the directory that was named.
 pub(crate) fn archive_path(output: &Path, codec: Codec, report: &Report) -> Result<PathBuf> {
-    let is_directory = output.is_dir() || output.as_os_str().as_bytes().ends_with(b"/");
     let path = std::path::absolute(output).map_err(|error| Error::failed("resolve the output", output, error))?;
-    if !is_directory {
+    if !is_directory(output) {
         return Ok(path);
     }
     let stamp = report.archive_root.split('-').next().unwrap_or_default();
@@ -223,6 +268,7 @@ struct Job<'a> {
     plan: Plan,
     options: freeze::Options,
     compression: Compression,
+    begun: Instant,
     gate: &'a Arc<dyn Gate>,
     observer: &'a dyn Observer,
 }
@@ -265,6 +311,7 @@ impl Job<'_> {
             report.inventory_blake3 = Some(inventory.to_owned());
             report.inventory_entries = Some(entries);
             report.outcome = verdict(&report.counts);
+            report.elapsed_milliseconds = Some(milliseconds_since(self.begun));
             report.clone()
         };
         archive::write(frozen, &self.plan, sink, self.compression, &root, self.observer, fill)
@@ -282,6 +329,9 @@ impl Job<'_> {
         };
         let path = verified.publish()?;
         report.verified = verify;
+        if verify {
+            shelf::note_published(&path, report, self.gate);
+        }
         report.archive_path = Some(PathName(path.as_os_str().as_bytes().to_vec()));
         if report.counts.bytes / bytes.max(1) > OPENCLAW_RATIO {
             report.warnings.push(format!(

@@ -210,6 +210,61 @@ impl Counts {
     }
 }
 
+/// What became of the archives in a directory, by rules that say which stay.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pruned {
+    /// The directory.
+    pub directory: PathName,
+    /// Nothing was removed.
+    pub dry_run: bool,
+    /// Each archive that was looked at, the oldest first.
+    pub archives: Vec<Judged>,
+    /// Why it ended early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// An archive, and why it stays or goes.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Judged {
+    /// Where it lies, or lay.
+    pub path: PathName,
+    /// Its length.
+    pub bytes: u64,
+    /// It was read to its end and is equal to its inventory; what is not neither counts nor goes.
+    pub proven: bool,
+    /// When it was made: ISO 8601, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// What it is a backup of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// Names that were lost when it was made.
+    pub losses: u64,
+    /// Why it stays; one without a reason goes.
+    pub stays: Vec<String>,
+    /// It was removed.
+    pub removed: bool,
+    /// Why it is not proven, or could not be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Pruned {
+    /// The exit code of the command: 0 done, 1 failed, or something that should go could not be removed, 4 done, but an
+    /// archive is not proven.
+    pub fn exit_code(&self) -> u8 {
+        let stuck = |judged: &Judged| judged.proven && judged.error.is_some();
+        match () {
+            () if self.error.is_some() || self.archives.iter().any(stuck) => 1,
+            () if self.archives.iter().any(|judged| !judged.proven) => 4,
+            () => 0,
+        }
+    }
+}
+
 /// What a run says about itself.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -312,7 +367,10 @@ pub struct Report {
     /// Mount points at or below the sources.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<PathName>,
-    /// Wall time of the run in milliseconds.
+    /// What became of older archives in the same directory, where rules said which stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<Pruned>,
+    /// Wall time of the run in milliseconds; in the archive, until the report was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed_milliseconds: Option<u64>,
     /// The largest resident set of the process in bytes.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::archive::Compression;
 use crate::create::{
     Create, Output, archive_path, blank, compression, conclude, least_space, outside_of_sources, planned,
+    wants_a_directory,
 };
 use crate::entry::{Kind, Stat, Timestamp};
 use crate::error::{Error, Result};
@@ -35,6 +36,7 @@ pub fn survey(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer) ->
 
 fn run(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer, report: &mut Report) -> Result<()> {
     let plan = planned(&create.request, report)?;
+    wants_a_directory(create)?;
     let compression = compression(create);
     report.compression = Some(compression.to_string());
     let options = &create.freeze;

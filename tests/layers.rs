@@ -17,6 +17,8 @@ const LAYERS: &[&[&str]] = &[
     &["freeze"],
     &["archive"],
     &["verify"],
+    &["shelf"],
+    &["prune", "status"],
     &["create", "list"],
     &["survey", "restore", "sessions"],
     &["lib"],

@@ -7,12 +7,12 @@ use std::path::Path;
 use clawsnap::fate::Fate;
 use clawsnap::freeze::{Capture, Way};
 use clawsnap::report::{
-    AgentRoot, Asset, Consistency, CopiedDatabase, Counts, ExternalLink, Fated, Outcome, PathName, RefusedName, Report,
-    RestlessPath, Skipped, SurveyRow,
+    AgentRoot, Asset, Consistency, CopiedDatabase, Counts, ExternalLink, Fated, Judged, Outcome, PathName, Pruned,
+    RefusedName, Report, RestlessPath, Skipped, SurveyRow,
 };
 use clawsnap::restore::{BroughtBack, Place, Restored};
 use clawsnap::sessions::Session;
-use clawsnap::transcript::State;
+use clawsnap::status::{Doubted, Made, SourceStatus, State, Status};
 use clawsnap::verify::{Origin, Trust, Verdict};
 use serde_json::Value;
 
@@ -138,6 +138,22 @@ fn full() -> Report {
         refused_names: vec![RefusedName { path: name(), why: text() }],
         free_bytes: Some(1),
         mounts: vec![name()],
+        pruned: Some(Pruned {
+            directory: name(),
+            dry_run: true,
+            archives: vec![Judged {
+                path: name(),
+                bytes: 1,
+                proven: true,
+                created_at: Some(text()),
+                sources: vec![text()],
+                losses: 1,
+                stays: vec![text()],
+                removed: true,
+                error: Some(text()),
+            }],
+            error: Some(text()),
+        }),
         elapsed_milliseconds: Some(1),
         peak_memory_bytes: Some(1),
     }
@@ -208,7 +224,7 @@ fn every_field_of_a_session_is_explained() {
         agent: text(),
         id: text(),
         path: name(),
-        state: State::Current,
+        state: clawsnap::transcript::State::Current,
         fate: text(),
         records: 1,
         unparsed: 1,
@@ -233,15 +249,45 @@ fn every_field_of_a_restore_and_of_the_way_back_is_documented() {
     assert_told(&BroughtBack { error: Some("x".to_owned()), warnings: vec!["x".to_owned()], ..BroughtBack::default() });
 }
 
+#[test]
+fn every_field_of_a_status_and_every_metric_is_documented() {
+    let made = Made { elapsed_milliseconds: Some(1), ..Made::default() };
+    let source = SourceStatus { newest: made.clone(), archives: vec![made.clone()], ..SourceStatus::default() };
+    let sources = vec![source.clone()];
+    let doubted = Doubted { path: name(), error: "x".to_owned() };
+    let mut status = Status { sources, unproven: vec![doubted.clone()], max_age_seconds: Some(1), ..Status::default() };
+    let metrics = clawsnap::status::metrics(&status);
+    status.error = Some("x".to_owned());
+    let readme = read("README.md");
+    let section = section(&readme, "### `clawsnap prune` and `status`");
+    let all = [
+        untold_in(section, &made),
+        untold_in(section, &source),
+        untold_in(section, &doubted),
+        untold_in(section, &status),
+    ];
+    assert_eq!(all.concat(), [""; 0]);
+    let there = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let told: BTreeSet<&str> = quoted(section).into_iter().filter(|word| word.starts_with("clawsnap_")).collect();
+    assert_eq!(told, there.collect());
+    for state in [State::Fresh, State::Lossy, State::Unproven, State::Old, State::Missing, State::Failed] {
+        assert!(quoted(section).contains(&state.as_str()), "{state:?}");
+    }
+}
+
 /// The README names each field of it.
 fn assert_told(said: &impl serde::Serialize) {
     let readme = read("README.md");
     let section = section(&readme, "### `clawsnap verify`, `list` and `restore`");
+    assert_eq!(untold_in(section, said), [""; 0]);
+}
+
+/// The fields that a section does not name.
+fn untold_in(section: &str, said: &impl serde::Serialize) -> Vec<String> {
     let told: BTreeSet<&str> = quoted(section).into_iter().map(|word| word.trim_end_matches("[]")).collect();
     let value = serde_json::to_value(said).expect("serializes");
     let fields = value.as_object().expect("an object").keys();
-    let missing: Vec<&String> = fields.filter(|field| !told.contains(field.as_str())).collect();
-    assert_eq!(missing, [""; 0]);
+    fields.filter(|field| !told.contains(field.as_str())).cloned().collect()
 }
 
 #[test]
@@ -436,8 +482,10 @@ mod commands {
             fs::create_dir_all(path.parent().expect("has one")).expect("makes a directory");
             fs::write(path, contents).expect("writes");
         }
-        let archive = ["create", "-o", "~/backups/claw.tar.zst"].map(str::to_owned);
-        assert_eq!(run(&archive, home.path(), false).status.code(), Some(0));
+        for output in ["~/backups/claw.tar.zst", "~/backups/"] {
+            let archive = ["create", "-o", output].map(str::to_owned);
+            assert_eq!(run(&archive, home.path(), false).status.code(), Some(0));
+        }
         home
     }
 

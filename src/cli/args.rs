@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
+use super::keep::Keep;
 use super::{duration, helper};
 use crate::archive::Compression;
 use crate::freeze::{Check, DatabaseOptions, Mode, Options};
@@ -23,6 +24,9 @@ Examples:
   clawsnap verify today.tar.xz             whether it is what it should be
   clawsnap restore today.tar.xz -t back    brings it back, into a new directory
   clawsnap restore today.tar.xz --in-place in the place of what is there, which is kept
+  clawsnap create -o /backup/ --keep-daily 7 --keep-weekly 4
+                                           and older ones of the same source go
+  clawsnap status /backup --max-age 26h    whether there is a fresh one
 
 Exit codes of create:
   0 complete   1 failed, no archive   2 usage   3 archive made, with losses that are listed
@@ -48,6 +52,10 @@ pub(super) enum Verb {
     List(List),
     /// Bring back what is in an archive, or a part of it: into a new directory, or in place
     Restore(Restore),
+    /// Remove archives from a directory by rules that say which stay
+    Prune(Prune),
+    /// Say how fresh and sound the archives in a directory are
+    Status(Status),
     /// Copy one database, for a process that asks for it
     #[command(name = helper::NAME, hide = true)]
     Database,
@@ -117,6 +125,10 @@ pub(super) struct Create {
     /// Read the archive back before it gets its name; this is the default
     #[arg(long, conflicts_with = "no_verify")]
     pub(super) verify: bool,
+
+    /// Which older archives of the same source stay, once the new one has its name
+    #[command(flatten)]
+    pub(super) keep: Keep,
 
     /// Write nothing: say what would be archived and find what is in the way
     #[arg(long)]
@@ -267,6 +279,87 @@ pub(super) struct List {
     /// Print one JSON object on standard output
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// What to prune.
+#[derive(Args, Debug)]
+#[command(
+    group(ArgGroup::new("rules").required(true).multiple(true).args(super::keep::RULES)),
+    after_help = "\
+Each rule keeps the newest archive of each of the last N hours, days, ISO weeks, months or years that have one, by the
+local clock; while there are fewer than N, the oldest as well. What one rule keeps stays. Each source is judged by
+itself. The newest proven archive stays in any case, and the newest without a loss.
+  clawsnap prune /backup --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
+  clawsnap prune /backup --keep-last 3 --keep-within 2w
+
+Only archives that `create` named itself can go (clawsnap-TIME.tar.zst). Each is read to its end once in 30 days; what is
+not proven is named, stays, and takes nobody's place.
+
+Exit codes:
+  0 done   1 failed, or something could not be removed   2 usage   4 done, but an archive is not proven
+  128+n ended by signal n"
+)]
+pub(super) struct Prune {
+    /// The directory with the archives
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
+
+    /// The rules
+    #[command(flatten)]
+    pub(super) keep: Keep,
+
+    /// Remove nothing: show why each would stay or go
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Read every archive, though it was proven in the last 30 days
+    #[arg(long)]
+    pub(super) verify: bool,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Say nothing unless something fails or is not proven
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+/// What to look at.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+  clawsnap status /backup --max-age 26h || mail -s 'no fresh backup' root
+  clawsnap status /backup --max-age 26h --metrics /var/lib/node_exporter/clawsnap.prom -q
+
+Only archives that `create` named itself are looked at (clawsnap-TIME.tar.zst). Each is read to its end once in 30 days.
+
+Exit codes, of the worst source:
+  0 fresh   1 nobody could look, or the metrics could not be written   2 usage   3 the newest has losses
+  4 no archive is proven, or one is not   6 the newest proven one is too old   128+n ended by signal n")]
+pub(super) struct Status {
+    /// The directory with the archives
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
+
+    /// How old the newest archive of each source may be, as 26h or 8d
+    #[arg(long, value_name = "DUR", value_parser = duration::any)]
+    pub(super) max_age: Option<Duration>,
+
+    /// Write a text file for Prometheus as well, which node_exporter's textfile collector reads (name it *.prom)
+    #[arg(long, value_name = "FILE")]
+    pub(super) metrics: Option<PathBuf>,
+
+    /// Read every archive, though it was proven in the last 30 days
+    #[arg(long)]
+    pub(super) verify: bool,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Say nothing unless it is not fresh
+    #[arg(short, long)]
+    pub(super) quiet: bool,
 }
 
 impl Create {

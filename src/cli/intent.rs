@@ -9,6 +9,7 @@ use crate::archive::Compression;
 use crate::entry::Timestamp;
 use crate::freeze::Options;
 use crate::plan::{Environment, Request, read_exclude_file};
+use crate::prune::Retention;
 
 /// What shall be done.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Intent {
     pub(super) dry_run: bool,
     /// When the backup is said to be made, where that is said.
     pub(super) created_at: Option<Timestamp>,
+    /// Which older archives stay, where that is said.
+    pub(super) retention: Option<Retention>,
 }
 
 /// Where the archive goes.
@@ -50,6 +53,7 @@ impl Intent {
         }
         let created_at = source_date(&environment)?;
         let freeze = typed.freeze_options();
+        let retention = typed.keep.retention(false, false);
         let request = request(&typed, environment)?;
         let destination = match &typed.output {
             _ if to_stdout => Destination::Stdout,
@@ -57,7 +61,7 @@ impl Intent {
             None => Destination::Path(place::default_directory(&request)),
         };
         let args::Create { compress: compression, no_verify, dry_run, .. } = typed;
-        Ok(Self { request, destination, compression, freeze, verify: !no_verify, dry_run, created_at })
+        Ok(Self { request, destination, compression, freeze, verify: !no_verify, dry_run, created_at, retention })
     }
 }
 
@@ -65,6 +69,9 @@ fn check_stdout(typed: &args::Create, is_terminal: bool) -> Result<(), String> {
     let refused = |reason: &str| Err(reason.to_owned());
     if typed.json {
         return refused("--json and --output - both want standard output: write the archive to a file");
+    }
+    if !typed.keep.is_empty() {
+        return refused("--keep-… is about the archives in a directory, and --output - is none");
     }
     if typed.verify {
         return refused("--verify does not go with --output -: a stream cannot be read back");

@@ -2,20 +2,24 @@
 
 mod args;
 mod bars;
+mod chart;
 mod dry_run;
 mod duration;
 mod helper;
 mod hooks;
 mod intent;
+mod keep;
 mod list;
 mod page;
 mod place;
+mod prune;
 mod restore;
 mod run;
 mod say;
 mod sessions;
 mod show;
 mod signals;
+mod status;
 mod stdout;
 mod summary;
 mod terminal;
@@ -35,6 +39,8 @@ pub fn main() -> ExitCode {
         Verb::Create(typed) => run::create(*typed),
         Verb::Restore(typed) => restore::restore(&typed),
         Verb::List(typed) => list::list(&typed),
+        Verb::Prune(typed) => prune::prune(&typed),
+        Verb::Status(typed) => status::status(&typed),
         Verb::Verify(typed) => verify::verify(&typed),
         Verb::Database => helper::serve(),
     }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::intent::Destination;
 use super::page;
 use super::signals::Signals;
-use super::{dry_run, say, summary, terminal};
+use super::{dry_run, prune, say, summary, terminal};
 use crate::report::{Outcome, Report};
 
 /// A reader of the stream may have taken something for an archive.
@@ -49,7 +49,10 @@ impl Show {
     fn made(self, report: &Report) {
         match (self.json, self.quiet) {
             (true, false) => {}
-            (_, true) => summary::of_losses(report).into_iter().for_each(|line| say::complain(&line)),
+            (_, true) => {
+                summary::of_losses(report).into_iter().for_each(|line| say::complain(&line));
+                report.pruned.iter().flat_map(prune::complaints).for_each(|line| say::complain(&line));
+            }
             _ if self.archive_on_stdout => print(io::stderr(), |paint| text(report, paint)),
             _ => print(io::stdout(), |paint| text(report, paint)),
         }

@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 
 use super::page::{self, Page, count, many, plural};
 use super::terminal::Paint;
-use super::when;
+use super::{prune, when};
 use crate::report::{Consistency, CopiedDatabase, Counts, Fated, Outcome, Report};
 
 /// Losses that are named.
@@ -31,6 +31,7 @@ pub(super) fn of(report: &Report, paint: Paint) -> String {
     page.row_if("vanished", vanished(report));
     left_out(&mut page, report);
     refused(&mut page, report);
+    pruned(&mut page, report);
     warnings(&mut page, report);
     losses(&mut page, report, IN_THE_ARCHIVE);
     page.finish()
@@ -176,6 +177,16 @@ fn by_rule(excluded: &[Fated]) -> Vec<(&str, u64)> {
 pub(super) fn refused(page: &mut Page, report: &Report) {
     let names = report.refused_names.iter().map(|refused| page::line(&refused.why));
     page.list("names", names, MOST_NAMES, " names that OpenClaw's restore would not take as they are");
+}
+
+/// What became of older archives.
+fn pruned(page: &mut Page, report: &Report) {
+    let Some(pruned) = &report.pruned else { return };
+    let gone = pruned.archives.iter().filter(|judged| judged.removed).count() as u64;
+    let stay = (pruned.archives.len() as u64).saturating_sub(gone);
+    page.row("pruned", format!("{} removed, {} of this source there", many(gone, "archive"), count(stay)));
+    let rows: Vec<String> = pruned.archives.iter().map(prune::row).collect();
+    page.list("", rows.iter(), MOST_LOSSES, "; see `clawsnap prune --dry-run`");
 }
 
 /// What the library warns of.

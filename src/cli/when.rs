@@ -25,6 +25,23 @@ pub(super) fn span(microseconds: u64) -> String {
     }
 }
 
+/// How long ago something was, in its two largest units.
+pub(super) fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{minutes} min"),
+        3_600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// A moment that a report tells, ISO 8601 in UTC, in the local time, to the second.
+pub(super) fn local_iso(iso: &str) -> String {
+    let time = iso.parse::<Timestamp>().map(|time| time.to_zoned(TimeZone::system()));
+    time.map_or_else(|_| super::page::line(iso), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +51,15 @@ mod tests {
         let zone = TimeZone::fixed(jiff::tz::offset(1));
         assert_eq!(shown("1700000000.123456789", zone).as_deref(), Some("2023-11-14 23:13:20.123 +01:00"));
         assert_eq!(shown("soon", TimeZone::UTC), None);
+    }
+
+    #[test]
+    fn an_age_is_told_in_two_units() {
+        for (seconds, text) in
+            [(7, "7 s"), (3_599, "59 min"), (18_720, "5 h 12 min"), (86_400, "1 d 0 h"), (950_400, "11 d 0 h")]
+        {
+            assert_eq!(age(seconds), text);
+        }
     }
 
     #[test]

@@ -77,6 +77,12 @@ impl Reader {
         self.file.sync_all()
     }
 
+    /// Sets an extended attribute, which needs no descriptor that may write.
+    pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
+        self.pass(Verb::Xattr)?;
+        Ok(kernel::fsetxattr(&self.file, name, value, kernel::XattrFlags::empty())?)
+    }
+
     /// Whether another process holds a lock on the byte at `offset`.
     pub(crate) fn is_locked(&self, offset: i64) -> io::Result<bool> {
         use nix::fcntl::{FcntlArg, fcntl};

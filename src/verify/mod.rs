@@ -128,6 +128,16 @@ fn open<'a>(
     observer: &'a dyn Observer,
 ) -> Result<Opened<impl Read + Send + use<'a>>> {
     let file = File::open(archive).map_err(|error| Error::failed("open the archive", archive, error))?;
+    opened(file, archive, most_ratio, gate, observer)
+}
+
+fn opened<'a>(
+    file: File,
+    archive: &Path,
+    most_ratio: u64,
+    gate: &Arc<dyn Gate>,
+    observer: &'a dyn Observer,
+) -> Result<Opened<impl Read + Send + use<'a>>> {
     let found = file.metadata().map_err(|error| Error::failed("look at the archive", archive, error))?;
     if found.is_dir() {
         let cause = io::Error::from(io::ErrorKind::IsADirectory);
@@ -155,7 +165,22 @@ pub(crate) fn read_ours(
     observer: &dyn Observer,
     guest: &mut dyn Guest,
 ) -> Result<Proof> {
-    let Opened { input, ours, .. } = open(archive, u64::MAX, gate, observer)?;
+    let file = File::open(archive).map_err(|error| Error::failed("open the archive", archive, error))?;
+    read_ours_of(file, archive, gate, observer, guest)
+}
+
+/// The same for an archive that is open at its start; `archive` names it in messages.
+///
+/// # Errors
+/// Those of [`read_ours`].
+pub(crate) fn read_ours_of(
+    file: File,
+    archive: &Path,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    guest: &mut dyn Guest,
+) -> Result<Proof> {
+    let Opened { input, ours, .. } = opened(file, archive, u64::MAX, gate, observer)?;
     if !ours {
         return Err(unproven(
             "it has no inventory, as clawsnap's archives have: `clawsnap verify` looks at it, tar -t lists it",

@@ -122,6 +122,7 @@ impl Backup {
             freeze: self.options,
             verify: true,
             created_at: self.created_at,
+            retention: None,
         };
         clawsnap::create(create, &self.gate, &*self.observer)
     }

@@ -1,0 +1,121 @@
+//! Removes archives from a directory by rules that say which stay.
+//!
+//! Only what has a name of ours, was read to its end and is equal to its inventory can go. What is not proven stays, is
+//! named, and takes nobody's place.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::error::{Error, Result};
+use crate::event::Observer;
+use crate::gate::{Gate, is_cancelled};
+use crate::keep::{Candidate, Policy, Standing, judge};
+use crate::relpath::joined;
+use crate::report::{Judged, PathName, Pruned};
+use crate::shelf::{Shelf, Shelved, is_same};
+use crate::sys::{self, Dir, Errno};
+
+/// Which archives stay.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// The rules.
+    pub policy: Policy,
+    /// Whose hours and days they count.
+    pub zone: TimeZone,
+    /// Whether nothing is removed.
+    pub dry_run: bool,
+    /// Whether every archive is read, though it is noted on it that it was proven.
+    pub again: bool,
+}
+
+/// Judges the archives in `directory`, and removes those that no rule keeps: of all sources, or of one alone.
+pub fn prune(
+    directory: &Path,
+    retention: &Retention,
+    source: Option<&[String]>,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+) -> Pruned {
+    use std::os::unix::ffi::OsStrExt;
+    let directory_name = PathName(directory.as_os_str().as_bytes().to_vec());
+    let mut pruned = Pruned { directory: directory_name, dry_run: retention.dry_run, ..Pruned::default() };
+    let outcome = Shelf::open(directory, retention.again, gate, observer).and_then(|mut shelf| {
+        pruned.directory = PathName(shelf.path.as_os_str().as_bytes().to_vec());
+        shelf.archives.retain(|archive| is_of(archive, source));
+        pruned.archives = judged(&shelf, retention);
+        if retention.dry_run { Ok(()) } else { remove(&shelf, &mut pruned.archives) }
+    });
+    pruned.error = outcome.err().map(|error| error.to_string());
+    pruned
+}
+
+/// Whose source nobody knows might be of any.
+fn is_of(archive: &Shelved, source: Option<&[String]>) -> bool {
+    match (&archive.known, source) {
+        (Ok(known), Some(source)) => known.about.sources == source,
+        _ => true,
+    }
+}
+
+fn judged(shelf: &Shelf, retention: &Retention) -> Vec<Judged> {
+    let candidates: Vec<_> = shelf.archives.iter().map(candidate).collect();
+    let reasons = judge(&candidates, &retention.policy, &retention.zone);
+    let stays = reasons.into_iter().map(|reasons| reasons.iter().map(ToString::to_string).collect());
+    shelf.archives.iter().zip(stays).map(|(archive, stays)| Judged { stays, ..described(shelf, archive) }).collect()
+}
+
+fn candidate(archive: &Shelved) -> Candidate<&[String]> {
+    match &archive.known {
+        Err(_) => Candidate { at: jiff::Timestamp::UNIX_EPOCH, source: &[], standing: Standing::Unproven },
+        Ok(known) => Candidate {
+            at: known.at,
+            source: &known.about.sources,
+            standing: if known.about.losses == 0 { Standing::Whole } else { Standing::Lossy },
+        },
+    }
+}
+
+fn described(shelf: &Shelf, archive: &Shelved) -> Judged {
+    use std::os::unix::ffi::OsStrExt;
+    let path = PathName(joined(shelf.path.as_os_str().as_bytes(), &archive.name));
+    let judged = Judged { path, bytes: archive.stat.size, ..Judged::default() };
+    match &archive.known {
+        Err(error) => Judged { error: Some(error.clone()), ..judged },
+        Ok(known) => Judged {
+            proven: true,
+            created_at: Some(known.about.created_at.clone()),
+            sources: known.about.sources.clone(),
+            losses: known.about.losses,
+            ..judged
+        },
+    }
+}
+
+/// Removes what no rule keeps, the oldest first, and makes that durable.
+fn remove(shelf: &Shelf, archives: &mut [Judged]) -> Result<()> {
+    let going = shelf.archives.iter().zip(archives).filter(|(_, judged)| judged.stays.is_empty());
+    let mut removed = false;
+    for (archive, judged) in going {
+        match remove_one(&shelf.dir, archive) {
+            Ok(()) => judged.removed = true,
+            Err(error) if is_cancelled(&error) => return Err(Error::Cancelled),
+            Err(error) => judged.error = Some(format!("cannot remove it: {error}")),
+        }
+        removed |= judged.removed;
+    }
+    let synced = if removed { shelf.dir.sync() } else { Ok(()) };
+    synced.map_err(|error| Error::failed("make durable what was removed from", &shelf.path, error))
+}
+
+/// What has the name by now must be what was judged.
+fn remove_one(dir: &Dir, archive: &Shelved) -> io::Result<()> {
+    let gone = |error: io::Error| if sys::errno(&error) == Some(Errno::NOENT) { Ok(()) } else { Err(error) };
+    match dir.stat(&archive.name) {
+        Ok(stat) if is_same(&stat, &archive.stat) => dir.unlink(&archive.name).or_else(gone),
+        Ok(_) => Err(io::Error::other("it is another file by now")),
+        Err(error) => gone(error),
+    }
+}

@@ -1,0 +1,310 @@
+//! A directory of archives, and what is known of each of ours: each is read to its end, and that it was proven is noted
+//! on it, so that it is not read again every day.
+//!
+//! The note is an extended attribute that is bound to the file's inode, length and time: a copy is read again, and so is
+//! what was written to, and all whose proof is older than [`GOOD_FOR`], since disks rot. Where attributes cannot be had,
+//! every archive is read every time.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::entry::{Kind, Stat, Timestamp};
+use crate::error::{Error, Result};
+use crate::event::Observer;
+use crate::gate::{Gate, Realm};
+use crate::naming::archive_stamp;
+use crate::report::Report;
+use crate::sys::{self, Dir, Errno, Reader};
+use crate::verify::{Guest, read_ours_of};
+
+/// The attribute's name.
+const NOTE: &[u8] = b"user.clawsnap.proof";
+
+/// For so long a proof that is noted is believed.
+const GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// An archive that says it is made later than in so long was made by a clock that was wrong.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The archives in a directory that have a name of ours.
+pub(crate) struct Shelf {
+    /// The directory.
+    pub(crate) dir: Dir,
+    /// Its path.
+    pub(crate) path: PathBuf,
+    /// By name, so that the oldest comes first.
+    pub(crate) archives: Vec<Shelved>,
+}
+
+/// One of them.
+pub(crate) struct Shelved {
+    /// Its name.
+    pub(crate) name: Vec<u8>,
+    /// The file that was looked at.
+    pub(crate) stat: Stat,
+    /// What is known of it, or why it is not proven.
+    pub(crate) known: std::result::Result<Known, String>,
+}
+
+/// What is known of an archive that is proven.
+pub(crate) struct Known {
+    /// When it was made.
+    pub(crate) at: jiff::Timestamp,
+    /// What it says about itself.
+    pub(crate) about: About,
+}
+
+/// What an archive says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// When it was made: ISO 8601, UTC.
+    pub(crate) created_at: String,
+    /// What it is a backup of. The workspaces of a state directory come and go, and are not named.
+    pub(crate) sources: Vec<String>,
+    /// Names that are torn, hollow or lost.
+    pub(crate) losses: u64,
+    /// `instant` or `window`.
+    pub(crate) consistent: String,
+    /// What the run took until the report was written.
+    pub(crate) elapsed_milliseconds: Option<u64>,
+}
+
+/// That an archive was proven, and which file that was.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    ino: u64,
+    bytes: u64,
+    mtime: String,
+    proven: i64,
+    about: About,
+}
+
+impl Shelf {
+    /// Looks at all archives in a directory that have a name of ours. With `again` no note is believed.
+    ///
+    /// # Errors
+    /// A directory that cannot be listed to its end; a cancelled run.
+    pub(crate) fn open(directory: &Path, again: bool, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<Self> {
+        let failed = |error| Error::failed("open the directory", directory, error);
+        let path = directory.canonicalize().map_err(failed)?;
+        let dir = Dir::open(&path, Realm::Output, Arc::clone(gate)).map_err(failed)?;
+        let look = Look { dir: &dir, path: &path, again, gate, observer };
+        let mut archives = Vec::new();
+        for name in names(&dir).map_err(|error| Error::failed("list the directory", directory, error))? {
+            archives.extend(look.at(name)?);
+        }
+        Ok(Self { dir, path, archives })
+    }
+}
+
+/// The names of ours, the oldest first.
+fn names(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
+    let listing = dir.list()?;
+    if let Some(trouble) = listing.trouble {
+        return Err(trouble);
+    }
+    let all = listing.names.into_iter().map(|found| found.name.into_vec());
+    let mut ours: Vec<Vec<u8>> = all.filter(|name| archive_stamp(name).is_some()).collect();
+    ours.sort_by(|one, other| archive_stamp(one).cmp(&archive_stamp(other)));
+    Ok(ours)
+}
+
+/// Where and how archives are looked at.
+struct Look<'a> {
+    dir: &'a Dir,
+    path: &'a Path,
+    again: bool,
+    gate: &'a Arc<dyn Gate>,
+    observer: &'a dyn Observer,
+}
+
+impl Look<'_> {
+    /// What is known of the archive `name`; nothing where it is gone.
+    fn at(&self, name: Vec<u8>) -> Result<Option<Shelved>> {
+        let stat = match self.dir.stat(&name) {
+            Ok(stat) => stat,
+            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(Error::failed("look at an archive in", self.path, error)),
+        };
+        let known = match self.know(&name, &stat) {
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => Err(error.to_string()),
+            Ok(about) => made_at(&name, about),
+        };
+        Ok(Some(Shelved { name, stat, known }))
+    }
+
+    fn know(&self, name: &[u8], stat: &Stat) -> Result<About> {
+        if stat.kind != Kind::File {
+            return Err(Error::Unproven("it is no regular file".to_owned()));
+        }
+        let path = self.path.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
+        let failed = |error| Error::failed("read the archive", &path, error);
+        let file = self.dir.open_file(name).map_err(failed)?;
+        if !self.again
+            && let Some(about) = noted(&file, stat)
+        {
+            return Ok(about);
+        }
+        let contents = self.dir.open_file(name).map_err(failed)?;
+        let about = self.read(contents, &path)?;
+        if !is_same(&file.stat().map_err(failed)?, stat) {
+            return Err(Error::Unproven("it changed while it was read".to_owned()));
+        }
+        note(&file, stat, &about);
+        Ok(about)
+    }
+
+    fn read(&self, file: Reader, path: &Path) -> Result<About> {
+        let mut reading = Reading::default();
+        let proof = read_ours_of(file.into_file(), path, self.gate, self.observer, &mut reading)?;
+        let stamp = proof.root.split('-').next().unwrap_or_default();
+        let is_own = archive_stamp(path.file_name().map_or(b"", |name| name.as_encoded_bytes()));
+        if is_own.is_none_or(|(named, _)| named != stamp) {
+            return Err(Error::Unproven("it was made at another time than its name says".to_owned()));
+        }
+        Ok(reading.0)
+    }
+}
+
+/// Keeps what the report in an archive says.
+#[derive(Default)]
+struct Reading(About);
+
+impl Guest for Reading {
+    fn report(&mut self, report: &Value) {
+        self.0 = About::of(report);
+    }
+}
+
+impl About {
+    fn of(report: &Value) -> Self {
+        let text = |field: &str| report[field].as_str().unwrap_or_default().to_owned();
+        Self {
+            created_at: text("createdAt"),
+            sources: sources(report),
+            losses: report["losses"].as_array().map_or(0, |losses| losses.len() as u64),
+            consistent: text("consistent"),
+            elapsed_milliseconds: report["elapsedMilliseconds"].as_u64(),
+        }
+    }
+}
+
+/// What a report names as its sources. With a state directory, what its config adds is not: that comes and goes.
+fn sources(report: &Value) -> Vec<String> {
+    let assets: Vec<(&str, String)> = report["assets"].as_array().into_iter().flatten().map(asset).collect();
+    let is_state = assets.iter().any(|(kind, _)| *kind == "state");
+    let wanted = assets.into_iter().filter(|(kind, _)| !is_state || matches!(*kind, "state" | "tree"));
+    let mut told: Vec<String> = wanted
+        .map(|(kind, path)| if matches!(kind, "state" | "tree") { path } else { format!("{kind} {path}") })
+        .collect();
+    told.sort();
+    told.extend((is_state && report["includeWorkspace"] != true).then(|| "without workspaces".to_owned()));
+    told
+}
+
+fn asset(asset: &Value) -> (&str, String) {
+    let path = &asset["sourcePath"];
+    let hex = || format!("hex:{}", path["hex"].as_str().unwrap_or_default());
+    (asset["kind"].as_str().unwrap_or_default(), path.as_str().map_or_else(hex, str::to_owned))
+}
+
+/// What a report that was just made says of its archive.
+pub(crate) fn sources_of(report: &Report) -> Vec<String> {
+    serde_json::to_value(report).map(|report| sources(&report)).unwrap_or_default()
+}
+
+fn made_at(name: &[u8], about: About) -> std::result::Result<Known, String> {
+    let at: jiff::Timestamp = about.created_at.parse().map_err(|_| "it does not say when it was made".to_owned())?;
+    let now = sys::now().seconds;
+    if at.as_second() > now.saturating_add_unsigned(CLOCKS_DIFFER.as_secs()) {
+        return Err("it says that it was made in the future: a clock was wrong".to_owned());
+    }
+    // A note may be older than the name.
+    let stamp = sys::utc_stamp(Timestamp { seconds: at.as_second(), nanos: 0 });
+    match archive_stamp(name) {
+        Some((named, _)) if named == stamp => Ok(Known { at, about }),
+        _ => Err("it was made at another time than its name says".to_owned()),
+    }
+}
+
+/// Whether this is the file that was looked at, as it was then.
+pub(crate) fn is_same(stat: &Stat, seen: &Stat) -> bool {
+    (stat.ino, stat.size, stat.mtime) == (seen.ino, seen.size, seen.mtime)
+}
+
+/// What is noted on an archive, if that is about this very file, and not too old.
+fn noted(file: &Reader, stat: &Stat) -> Option<About> {
+    let xattrs = file.xattrs().ok()?;
+    let (_, value) = xattrs.iter().find(|(name, _)| name == NOTE)?;
+    let note: Note = serde_json::from_slice(value).ok()?;
+    let is_it = (note.ino, note.bytes, &note.mtime) == (stat.ino, stat.size, &stat.mtime.to_string());
+    let now = sys::now();
+    let is_fresh = note.proven <= now.seconds && note.proven >= now.before(GOOD_FOR).seconds;
+    (is_it && is_fresh).then_some(note.about)
+}
+
+/// Notes that an archive was proven. Where that cannot be, it is read again the next time.
+fn note(file: &Reader, stat: &Stat, about: &About) {
+    let (mtime, proven) = (stat.mtime.to_string(), sys::now().seconds);
+    let note = Note { ino: stat.ino, bytes: stat.size, mtime, proven, about: about.clone() };
+    let written = serde_json::to_vec(&note).map_err(io::Error::from).and_then(|note| file.set_xattr(NOTE, &note));
+    written.unwrap_or_default();
+}
+
+/// Notes on an archive that it was proven when it was published, if it has a name that a shelf looks at.
+pub(crate) fn note_published(path: &Path, report: &Report, gate: &Arc<dyn Gate>) {
+    let noted = || -> io::Result<()> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name().map(|name| name.as_encoded_bytes())) else {
+            return Ok(());
+        };
+        if archive_stamp(name).is_none() {
+            return Ok(());
+        }
+        let file = Dir::open(parent, Realm::Output, Arc::clone(gate))?.open_file(name)?;
+        note(&file, &file.stat()?, &About::of(&serde_json::to_value(report)?));
+        Ok(())
+    };
+    // It is proven without a note as well; whoever looks at it then reads it.
+    noted().unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_source_is_the_same_though_its_workspaces_change() {
+        let asset = |kind: &str, path: &str| json!({ "kind": kind, "sourcePath": path });
+        let of = |assets: &[Value], include: bool| sources(&json!({ "assets": assets, "includeWorkspace": include }));
+        let (state, workspace) = (asset("state", "/h/.claw"), asset("workspace", "/h/w"));
+        assert_eq!(of(&[state.clone()], true), of(&[workspace.clone(), state.clone()], true));
+        assert_ne!(of(&[state.clone()], true), of(&[state.clone()], false), "a part is no substitute for the whole");
+        assert_ne!(of(&[state.clone()], true), of(&[state.clone(), asset("tree", "/h/notes")], true));
+        assert_eq!(of(&[asset("config", "/h/c.json")], false), ["config /h/c.json"]);
+        assert_eq!(of(&[asset("tree", "/b"), asset("tree", "/a")], true), ["/a", "/b"]);
+        let bytes = json!({ "kind": "tree", "sourcePath": { "hex": "2fff" } });
+        assert_eq!(of(&[bytes], true), ["hex:2fff"]);
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_the_report_is_not_believed() {
+        let about = |at: &str| About { created_at: at.to_owned(), ..About::default() };
+        let name = b"clawsnap-20231114T221320Z.tar";
+        assert!(made_at(name, about("2023-11-14T22:13:20.123Z")).is_ok());
+        for (created, reason) in [
+            ("2023-11-14T22:13:21.000Z", "another time"),
+            ("yesterday", "does not say"),
+            ("2199-01-01T00:00:00.000Z", "future"),
+        ] {
+            let error = made_at(name, about(created)).err().expect(created);
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}
