@@ -16,7 +16,7 @@ use crate::gate::Gate;
 use crate::naming::archive_name;
 use crate::output::{Draft, Sealed, Stream, Target};
 use crate::plan::{NameAudit, Plan, Request, plan};
-use crate::prune::{Retention, prune};
+use crate::prune::{Fresh, Retention, prune};
 use crate::relpath::{joined, shown};
 use crate::report::{
     AgentRoot, Asset, Consistency, CopiedDatabase, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName,
@@ -137,8 +137,8 @@ fn run(create: Create, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn
             let path = archive_path(&path, compression.codec, report)?;
             outside_of_sources(&path, &job.plan)?;
             job.to_file(&path, create.verify, report)?;
-            if let (Some(retention), Some(directory)) = (&create.retention, path.parent()) {
-                thin_out(directory, retention, report, gate, observer);
+            if let Some(retention) = &create.retention {
+                thin_out(&path, retention, report, gate, observer);
             }
             Ok(())
         }
@@ -155,15 +155,16 @@ pub(crate) fn wants_a_directory(create: &Create) -> Result<()> {
 }
 
 /// Removes older archives of the same source, now that the new one has its name. What goes wrong changes nothing for it.
-fn thin_out(
-    directory: &Path,
+pub(crate) fn thin_out(
+    made: &Path,
     retention: &Retention,
     report: &mut Report,
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
 ) {
-    let own = shelf::sources_of(report);
-    let pruned = prune(directory, retention, Some(&own), gate, observer);
+    let (Some(directory), Some(name)) = (made.parent(), made.file_name()) else { return };
+    let fresh = Fresh { name, created_at: &report.created_at, sources: &shelf::sources_of(report) };
+    let pruned = prune(directory, retention, Some(fresh), gate, observer);
     report.warnings.extend(pruned.error.iter().map(|error| format!("Older archives were not pruned: {error}")));
     for judged in &pruned.archives {
         if let Some(error) = &judged.error {

@@ -3,7 +3,9 @@
 //! Only what has a name of ours, was read to its end and is equal to its inventory can go. What is not proven stays, is
 //! named, and takes nobody's place.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use crate::gate::{Gate, is_cancelled};
 use crate::keep::{Candidate, Policy, Standing, judge};
 use crate::relpath::joined;
 use crate::report::{Judged, PathName, Pruned};
-use crate::shelf::{Shelf, Shelved, is_same};
+use crate::shelf::{Manner, Shelf, Shelved, is_same};
 use crate::sys::{self, Dir, Errno};
 
 /// Which archives stay.
@@ -25,27 +27,39 @@ pub struct Retention {
     pub policy: Policy,
     /// Whose hours and days they count.
     pub zone: TimeZone,
-    /// Whether nothing is removed.
+    /// Whether nothing is removed, nor noted.
     pub dry_run: bool,
     /// Whether every archive is read, though it is noted on it that it was proven.
     pub again: bool,
 }
 
-/// Judges the archives in `directory`, and removes those that no rule keeps: of all sources, or of one alone.
+/// An archive that was just made, or would be: it stays whatever its date, and only archives of its source may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh<'a> {
+    /// Its name in the directory.
+    pub name: &'a OsStr,
+    /// When it was made: ISO 8601.
+    pub created_at: &'a str,
+    /// What it is a backup of.
+    pub sources: &'a [String],
+}
+
+/// Judges the archives in `directory`, and removes those that no rule keeps: of all sources, or of that of an archive
+/// that was just made there.
 pub fn prune(
     directory: &Path,
     retention: &Retention,
-    source: Option<&[String]>,
+    fresh: Option<Fresh<'_>>,
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
 ) -> Pruned {
-    use std::os::unix::ffi::OsStrExt;
     let directory_name = PathName(directory.as_os_str().as_bytes().to_vec());
     let mut pruned = Pruned { directory: directory_name, dry_run: retention.dry_run, ..Pruned::default() };
-    let outcome = Shelf::open(directory, retention.again, gate, observer).and_then(|mut shelf| {
+    let manner = Manner { again: retention.again, note: !retention.dry_run };
+    let outcome = Shelf::open(directory, manner, gate, observer).and_then(|mut shelf| {
         pruned.directory = PathName(shelf.path.as_os_str().as_bytes().to_vec());
-        shelf.archives.retain(|archive| is_of(archive, source));
-        pruned.archives = judged(&shelf, retention);
+        shelf.archives.retain(|archive| is_of(archive, fresh));
+        pruned.archives = judged(&shelf, retention, fresh);
         if retention.dry_run { Ok(()) } else { remove(&shelf, &mut pruned.archives) }
     });
     pruned.error = outcome.err().map(|error| error.to_string());
@@ -53,18 +67,28 @@ pub fn prune(
 }
 
 /// Whose source nobody knows might be of any.
-fn is_of(archive: &Shelved, source: Option<&[String]>) -> bool {
-    match (&archive.known, source) {
-        (Ok(known), Some(source)) => known.about.sources == source,
+fn is_of(archive: &Shelved, fresh: Option<Fresh<'_>>) -> bool {
+    match (&archive.known, fresh) {
+        (Ok(known), Some(fresh)) => known.about.sources == fresh.sources,
         _ => true,
     }
 }
 
-fn judged(shelf: &Shelf, retention: &Retention) -> Vec<Judged> {
-    let candidates: Vec<_> = shelf.archives.iter().map(candidate).collect();
+fn judged(shelf: &Shelf, retention: &Retention, fresh: Option<Fresh<'_>>) -> Vec<Judged> {
+    let mut candidates: Vec<_> = shelf.archives.iter().map(candidate).collect();
+    // A rehearsal for an archive that is not made yet counts it as well. Its reasons are nobody's.
+    candidates.extend(fresh.filter(|_| retention.dry_run).and_then(|fresh| {
+        let at = fresh.created_at.parse().ok()?;
+        Some(Candidate { at, source: fresh.sources, standing: Standing::Whole })
+    }));
     let reasons = judge(&candidates, &retention.policy, &retention.zone);
-    let stays = reasons.into_iter().map(|reasons| reasons.iter().map(ToString::to_string).collect());
-    shelf.archives.iter().zip(stays).map(|(archive, stays)| Judged { stays, ..described(shelf, archive) }).collect()
+    let judged = shelf.archives.iter().zip(reasons).map(|(archive, reasons)| {
+        let is_fresh = fresh.is_some_and(|fresh| fresh.name.as_bytes() == archive.name);
+        let just_made = (is_fresh && reasons.is_empty()).then(|| "just made".to_owned());
+        let stays = just_made.into_iter().chain(reasons.iter().map(ToString::to_string)).collect();
+        Judged { stays, ..described(shelf, archive) }
+    });
+    judged.collect()
 }
 
 fn candidate(archive: &Shelved) -> Candidate<&[String]> {
@@ -79,7 +103,6 @@ fn candidate(archive: &Shelved) -> Candidate<&[String]> {
 }
 
 fn described(shelf: &Shelf, archive: &Shelved) -> Judged {
-    use std::os::unix::ffi::OsStrExt;
     let path = PathName(joined(shelf.path.as_os_str().as_bytes(), &archive.name));
     let judged = Judged { path, bytes: archive.stat.size, ..Judged::default() };
     match &archive.known {

@@ -31,6 +31,15 @@ const GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// An archive that says it is made later than in so long was made by a clock that was wrong.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How archives are looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    /// Each is read, whatever is noted on it.
+    pub(crate) again: bool,
+    /// What is proven is noted.
+    pub(crate) note: bool,
+}
+
 /// The archives in a directory that have a name of ours.
 pub(crate) struct Shelf {
     /// The directory.
@@ -85,15 +94,20 @@ struct Note {
 }
 
 impl Shelf {
-    /// Looks at all archives in a directory that have a name of ours. With `again` no note is believed.
+    /// Looks at all archives in a directory that have a name of ours.
     ///
     /// # Errors
     /// A directory that cannot be listed to its end; a cancelled run.
-    pub(crate) fn open(directory: &Path, again: bool, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<Self> {
+    pub(crate) fn open(
+        directory: &Path,
+        manner: Manner,
+        gate: &Arc<dyn Gate>,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
         let failed = |error| Error::failed("open the directory", directory, error);
         let path = directory.canonicalize().map_err(failed)?;
         let dir = Dir::open(&path, Realm::Output, Arc::clone(gate)).map_err(failed)?;
-        let look = Look { dir: &dir, path: &path, again, gate, observer };
+        let look = Look { dir: &dir, path: &path, manner, gate, observer };
         let mut archives = Vec::new();
         for name in names(&dir).map_err(|error| Error::failed("list the directory", directory, error))? {
             archives.extend(look.at(name)?);
@@ -118,7 +132,7 @@ fn names(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
 struct Look<'a> {
     dir: &'a Dir,
     path: &'a Path,
-    again: bool,
+    manner: Manner,
     gate: &'a Arc<dyn Gate>,
     observer: &'a dyn Observer,
 }
@@ -146,7 +160,7 @@ impl Look<'_> {
         let path = self.path.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
         let failed = |error| Error::failed("read the archive", &path, error);
         let file = self.dir.open_file(name).map_err(failed)?;
-        if !self.again
+        if !self.manner.again
             && let Some(about) = noted(&file, stat)
         {
             return Ok(about);
@@ -156,7 +170,9 @@ impl Look<'_> {
         if !is_same(&file.stat().map_err(failed)?, stat) {
             return Err(Error::Unproven("it changed while it was read".to_owned()));
         }
-        note(&file, stat, &about);
+        if self.manner.note {
+            note(&file, stat, &about);
+        }
         Ok(about)
     }
 
@@ -284,9 +300,10 @@ mod tests {
         let asset = |kind: &str, path: &str| json!({ "kind": kind, "sourcePath": path });
         let of = |assets: &[Value], include: bool| sources(&json!({ "assets": assets, "includeWorkspace": include }));
         let (state, workspace) = (asset("state", "/h/.claw"), asset("workspace", "/h/w"));
-        assert_eq!(of(&[state.clone()], true), of(&[workspace.clone(), state.clone()], true));
-        assert_ne!(of(&[state.clone()], true), of(&[state.clone()], false), "a part is no substitute for the whole");
-        assert_ne!(of(&[state.clone()], true), of(&[state.clone(), asset("tree", "/h/notes")], true));
+        let whole = of(std::slice::from_ref(&state), true);
+        assert_eq!(whole, of(&[workspace, state.clone()], true));
+        assert_ne!(whole, of(std::slice::from_ref(&state), false), "a part is no substitute for the whole");
+        assert_ne!(whole, of(&[state, asset("tree", "/h/notes")], true));
         assert_eq!(of(&[asset("config", "/h/c.json")], false), ["config /h/c.json"]);
         assert_eq!(of(&[asset("tree", "/b"), asset("tree", "/a")], true), ["/a", "/b"]);
         let bytes = json!({ "kind": "tree", "sourcePath": { "hex": "2fff" } });

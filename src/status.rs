@@ -15,7 +15,7 @@ use crate::gate::{Gate, Realm};
 use crate::naming::partial_name;
 use crate::relpath::{joined, shown};
 use crate::report::PathName;
-use crate::shelf::{Known, Shelf, Shelved};
+use crate::shelf::{Known, Manner, Shelf, Shelved};
 use crate::sys::{self, Dir};
 
 /// How well it is, from good to bad.
@@ -146,7 +146,7 @@ pub fn status(
         max_age_seconds: max_age.map(|age| age.as_secs()),
         ..Status::default()
     };
-    match Shelf::open(directory, again, gate, observer) {
+    match Shelf::open(directory, Manner { again, note: true }, gate, observer) {
         Ok(shelf) => status.fill(&shelf, now),
         Err(error) => status.error = Some(error.to_string()),
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::archive::Compression;
 use crate::create::{
-    Create, Output, archive_path, blank, compression, conclude, least_space, outside_of_sources, planned,
+    Create, Output, archive_path, blank, compression, conclude, least_space, outside_of_sources, planned, thin_out,
     wants_a_directory,
 };
 use crate::entry::{Kind, Stat, Timestamp};
@@ -19,6 +19,7 @@ use crate::freeze::{Capture, Facts, Options, choose, sidecar_of};
 use crate::gate::{self, Gate, Realm};
 use crate::lines::is_lines;
 use crate::plan::{Class, NameAudit, Plan, Verdict};
+use crate::prune::Retention;
 use crate::relpath::joined;
 use crate::report::{Fated, PathName, RefusedName, Report, SurveyRow};
 use crate::sys::{self, Dir};
@@ -44,9 +45,25 @@ fn run(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer, report: &
     for (number, root) in plan.roots.iter().enumerate() {
         walk.root(number, &root.path, gate)?;
     }
-    match &create.output {
-        Output::Path(output) => look_at_output(output, compression, &plan, gate, report),
-        Output::Stream(_) => Ok(()),
+    let Output::Path(output) = &create.output else { return Ok(()) };
+    look_at_output(output, compression, &plan, gate, report)?;
+    if let Some(retention) = &create.retention {
+        look_at_older(&archive_path(output, compression.codec, report)?, retention, report, gate, observer);
+    }
+    Ok(())
+}
+
+/// Which older archives would go. Where there is no directory yet, there are none.
+fn look_at_older(
+    made: &Path,
+    retention: &Retention,
+    report: &mut Report,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+) {
+    if made.parent().is_some_and(Path::is_dir) {
+        let retention = Retention { dry_run: true, ..retention.clone() };
+        thin_out(made, &retention, report, gate, observer);
     }
 }
 

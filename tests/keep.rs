@@ -251,12 +251,36 @@ fn create_thins_out_after_it_has_published_and_says_what_went_and_why() {
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(said.contains("  pruned     2 archives removed, 1 of this source there\n"), "{said}");
-    assert!(said.contains(&format!("removed 2023-11-14 22:13:20  ")) && said.contains(&named(THEN)), "{said}");
+    assert!(said.contains("removed 2023-11-14 22:13:20  ") && said.contains(&named(THEN)), "{said}");
     assert!(said.contains("  newest, newest without loss, last\n"), "{said}");
     assert_eq!(stage.names().len(), 1);
     let quiet = stage.run("create source --output out/ --keep-last 1 --quiet");
     assert_eq!((quiet.status.code(), quiet.stdout.len(), quiet.stderr.len()), (Some(0), 0, 0));
     assert_eq!(stage.names().len(), 1);
+}
+
+#[test]
+fn what_was_just_made_stays_whatever_its_date() {
+    let stage = Stage::new().with(&[THEN - DAY, THEN]);
+    let mut command = stage.command("create source --output out/ --keep-last 1 --no-verify --json");
+    let output = command.env("SOURCE_DATE_EPOCH", (THEN - 9 * DAY).to_string()).output().expect("runs");
+    let report = json(&output);
+    assert_eq!((removed(&report["pruned"]), &report["verified"]), (vec![named(THEN - DAY)], &false.into()));
+    assert_eq!(stage.names(), [named(THEN - 9 * DAY), named(THEN)]);
+    let stays = &report["pruned"]["archives"][0];
+    assert_eq!((&stays["stays"][0], &stays["proven"]), (&"just made".into(), &true.into()), "{stays}");
+}
+
+#[test]
+fn a_dry_run_tells_what_would_go_if_there_were_one_more() {
+    let stage = Stage::new().with(&[THEN - DAY, THEN]);
+    let output = stage.run("create source --output out/ --keep-last 2 --dry-run");
+    let said = text(&output.stdout);
+    assert!(said.contains("  pruned     1 archive would go, 1 of this source there\n"), "{said}");
+    assert!(said.contains("goes    2023-11-13 22:13:20 ") && said.contains("  last\n"), "{said}");
+    let new = stage.run("create source --output new/ --keep-last 2 --dry-run");
+    assert_eq!((new.status.code(), stage.names().len()), (Some(0), 2));
+    assert!(!text(&new.stdout).contains("pruned"));
 }
 
 #[test]
@@ -395,6 +419,13 @@ fn a_proof_is_noted_on_the_archive_and_no_other_file_is_taken_for_it() {
     assert!(copy.expect("runs").success());
     fs::rename(out.join("copy"), out.join(named(THEN - DAY))).expect("renames");
     assert_eq!(code("prune out --keep-last 5 --quiet"), Some(4), "a copy is another file");
+    let copy = out.join(named(THEN));
+    fs::rename(&copy, out.join("it")).and_then(|()| fs::copy(out.join("it"), &copy)).expect("copies");
+    for (line, noted) in [("prune out --keep-last 5 --dry-run", false), ("prune out --keep-last 5", true)] {
+        assert_eq!(code(line), Some(4));
+        let has = Command::new("getfattr").args(["-n", "user.clawsnap.proof"]).arg(&copy).output().expect("runs");
+        assert_eq!(has.status.success(), noted, "{line}: {}", text(&has.stderr));
+    }
     assert_eq!(code("status out --verify --quiet"), Some(4));
 }
 

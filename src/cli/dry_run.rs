@@ -19,6 +19,7 @@ pub(super) fn of(report: &Report, paint: Paint) -> String {
     page.list("mounts", report.mounts.iter().map(page::path), report.mounts.len(), "");
     summary::left_out(&mut page, report);
     summary::refused(&mut page, report);
+    summary::pruned(&mut page, report);
     summary::warnings(&mut page, report);
     summary::losses(&mut page, report, "; --json names all");
     page.finish()

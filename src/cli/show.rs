@@ -52,6 +52,10 @@ impl Show {
             (_, true) => {
                 summary::of_losses(report).into_iter().for_each(|line| say::complain(&line));
                 report.pruned.iter().flat_map(prune::complaints).for_each(|line| say::complain(&line));
+                let failed = report.pruned.as_ref().and_then(|pruned| pruned.error.as_deref());
+                failed.into_iter().for_each(|error| {
+                    say::complain(&format!("warning: older archives were not pruned: {}", page::line(error)));
+                });
             }
             _ if self.archive_on_stdout => print(io::stderr(), |paint| text(report, paint)),
             _ => print(io::stdout(), |paint| text(report, paint)),

@@ -179,12 +179,14 @@ pub(super) fn refused(page: &mut Page, report: &Report) {
     page.list("names", names, MOST_NAMES, " names that OpenClaw's restore would not take as they are");
 }
 
-/// What became of older archives.
-fn pruned(page: &mut Page, report: &Report) {
+/// What became of older archives, or would.
+pub(super) fn pruned(page: &mut Page, report: &Report) {
     let Some(pruned) = &report.pruned else { return };
-    let gone = pruned.archives.iter().filter(|judged| judged.removed).count() as u64;
+    let goes =
+        pruned.archives.iter().filter(|judged| if pruned.dry_run { judged.stays.is_empty() } else { judged.removed });
+    let (gone, verb) = (goes.count() as u64, if pruned.dry_run { "would go" } else { "removed" });
     let stay = (pruned.archives.len() as u64).saturating_sub(gone);
-    page.row("pruned", format!("{} removed, {} of this source there", many(gone, "archive"), count(stay)));
+    page.row("pruned", format!("{} {verb}, {} of this source there", many(gone, "archive"), count(stay)));
     let rows: Vec<String> = pruned.archives.iter().map(prune::row).collect();
     page.list("", rows.iter(), MOST_LOSSES, "; see `clawsnap prune --dry-run`");
 }
