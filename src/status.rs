@@ -332,7 +332,7 @@ mod tests {
     fn of_a_directory_that_cannot_be_read_only_that_is_told() {
         let text = metrics(&Status { error: Some("gone".to_owned()), ..Status::default() });
         assert!(text.contains("clawsnap_directory_readable{directory=\"\"} 0\n"), "{text}");
-        assert!(!text.contains("archives"), "{text}");
+        assert!(!text.contains("clawsnap_archives") && !text.contains("newest"), "{text}");
     }
 
     #[test]

@@ -126,10 +126,6 @@ pub(super) struct Create {
     #[arg(long, conflicts_with = "no_verify")]
     pub(super) verify: bool,
 
-    /// Which older archives of the same source stay, once the new one has its name
-    #[command(flatten)]
-    pub(super) keep: Keep,
-
     /// Write nothing: say what would be archived and find what is in the way
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -141,6 +137,10 @@ pub(super) struct Create {
     /// Say nothing unless something is lost or fails
     #[arg(short, long)]
     pub(super) quiet: bool,
+
+    // Last, as its heading is that of all that follows.
+    #[command(flatten)]
+    pub(super) keep: Keep,
 }
 
 /// What to verify.
@@ -286,14 +286,14 @@ pub(super) struct List {
 #[command(
     group(ArgGroup::new("rules").required(true).multiple(true).args(super::keep::RULES)),
     after_help = "\
-Each rule keeps the newest archive of each of the last N hours, days, ISO weeks, months or years that have one, by the
-local clock; while there are fewer than N, the oldest as well. What one rule keeps stays. Each source is judged by
+Each rule keeps the newest archive of each of the last N hours, days, ISO weeks, months or years that have one, by the \
+local clock; while there are fewer than N, the oldest as well. What one rule keeps stays. Each source is judged by \
 itself. The newest proven archive stays in any case, and the newest without a loss.
   clawsnap prune /backup --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
   clawsnap prune /backup --keep-last 3 --keep-within 2w
 
-Only archives that `create` named itself can go (clawsnap-TIME.tar.zst). Each is read to its end once in 30 days; what is
-not proven is named, stays, and takes nobody's place.
+Only archives that `create` named itself can go (clawsnap-TIME.tar.zst). Each is read to its end once in \
+30 days; what is not proven is named, stays, and takes nobody's place.
 
 Exit codes:
   0 done   1 failed, or something could not be removed   2 usage   4 done, but an archive is not proven
@@ -303,10 +303,6 @@ pub(super) struct Prune {
     /// The directory with the archives
     #[arg(value_name = "DIR")]
     pub(super) directory: PathBuf,
-
-    /// The rules
-    #[command(flatten)]
-    pub(super) keep: Keep,
 
     /// Remove nothing: show why each would stay or go
     #[arg(long)]
@@ -323,6 +319,10 @@ pub(super) struct Prune {
     /// Say nothing unless something fails or is not proven
     #[arg(short, long)]
     pub(super) quiet: bool,
+
+    // Last, as its heading is that of all that follows.
+    #[command(flatten)]
+    pub(super) keep: Keep,
 }
 
 /// What to look at.

@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use super::page::{self, Page, count, many, plural};
 use super::terminal::Paint;
 use super::{prune, when};
-use crate::report::{Consistency, CopiedDatabase, Counts, Fated, Outcome, Report};
+use crate::report::{Consistency, CopiedDatabase, Counts, Fated, Judged, Outcome, Report};
 
 /// Losses that are named.
 const MOST_LOSSES: usize = 20;
@@ -179,16 +179,15 @@ pub(super) fn refused(page: &mut Page, report: &Report) {
     page.list("names", names, MOST_NAMES, " names that OpenClaw's restore would not take as they are");
 }
 
-/// What became of older archives, or would.
+/// What became of older archives, or would: what went, the oldest first, and what stays, the newest first.
 pub(super) fn pruned(page: &mut Page, report: &Report) {
     let Some(pruned) = &report.pruned else { return };
-    let goes =
-        pruned.archives.iter().filter(|judged| if pruned.dry_run { judged.stays.is_empty() } else { judged.removed });
-    let (gone, verb) = (goes.count() as u64, if pruned.dry_run { "would go" } else { "removed" });
-    let stay = (pruned.archives.len() as u64).saturating_sub(gone);
-    page.row("pruned", format!("{} {verb}, {} of this source there", many(gone, "archive"), count(stay)));
-    let rows: Vec<String> = pruned.archives.iter().map(prune::row).collect();
-    page.list("", rows.iter(), MOST_LOSSES, "; see `clawsnap prune --dry-run`");
+    let is_gone = |judged: &&Judged| if pruned.dry_run { judged.stays.is_empty() } else { judged.removed };
+    let (gone, stay): (Vec<&Judged>, Vec<&Judged>) = pruned.archives.iter().partition(is_gone);
+    let verb = if pruned.dry_run { "would go" } else { "removed" };
+    page.row("pruned", format!("{} {verb}, {} of this source there", many(gone.len() as u64, "archive"), stay.len()));
+    page.list("", gone.into_iter().map(prune::row), MOST_NAMES, "; --json names all");
+    page.list("", stay.into_iter().rev().map(prune::row), MOST_LOSSES, "; --json names all");
 }
 
 /// What the library warns of.
