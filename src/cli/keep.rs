@@ -14,7 +14,7 @@ pub(super) const RULES: [&str; 7] =
 
 /// Which archives stay.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Which archives stay, of this source and in this directory")]
+#[command(next_help_heading = "Which archives stay")]
 pub(super) struct Keep {
     /// Keep the last N archives
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
