@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::archive::{self, Codec, Compression, Payload, payload_path};
 use crate::entry::Timestamp;
@@ -13,6 +13,7 @@ use crate::event::{Event, Observer};
 use crate::fate::Fate;
 use crate::freeze::{self, Frozen, Held, Rest, State};
 use crate::gate::Gate;
+use crate::lock::{self, Locks};
 use crate::naming::archive_name;
 use crate::output::{Draft, Sealed, Stream, Target};
 use crate::plan::{NameAudit, Plan, Request, plan};
@@ -44,6 +45,8 @@ pub struct Create {
     pub freeze: freeze::Options,
     /// Whether the archive is read back before it gets its name.
     pub verify: bool,
+    /// How long another run on the same source is waited for.
+    pub wait: Duration,
     /// When the backup is said to be made; now, where that is not said. It is part of every name in the archive, so
     /// a fixed one makes archives of the same input comparable.
     pub created_at: Option<Timestamp>,
@@ -94,6 +97,7 @@ pub(crate) fn conclude(report: &mut Report, outcome: Result<()>, begun: Instant)
         Err(Error::Usage(_)) => Outcome::Usage,
         Err(Error::Failed { .. }) => Outcome::Failed,
         Err(Error::Unproven(_)) => Outcome::Unproven,
+        Err(Error::Locked(_)) => Outcome::Locked,
         Err(Error::Cancelled) => Outcome::Cancelled,
     };
     report.error = outcome.err().map(|error| error.to_string());
@@ -130,12 +134,16 @@ fn run(create: Create, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn
     wants_a_directory(&create)?;
     let compression = compression(&create);
     report.compression = Some(compression.to_string());
+    if let Output::Path(path) = &create.output {
+        outside_of_sources(&archive_path(path, compression.codec, report)?, &plan)?;
+    }
+    let _locks = locked(&plan, &create, report, gate, observer)?;
     let job = Job { plan, options: create.freeze, compression, begun: Instant::now(), gate, observer };
     match create.output {
         Output::Stream(out) => job.to_stream(out, report),
         Output::Path(path) => {
+            // Only now: a run that was waited for may have taken the name.
             let path = archive_path(&path, compression.codec, report)?;
-            outside_of_sources(&path, &job.plan)?;
             job.to_file(&path, create.verify, report)?;
             if let Some(retention) = &create.retention {
                 thin_out(&path, retention, report, gate, observer);
@@ -172,6 +180,28 @@ pub(crate) fn thin_out(
         }
     }
     report.pruned = Some(pruned);
+}
+
+/// Locks the sources, and enters into the report what came of that: a run that had to wait begins when it need not any
+/// more.
+fn locked(
+    plan: &Plan,
+    create: &Create,
+    report: &mut Report,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+) -> Result<Locks> {
+    let locks = lock::lock(plan, create.wait, gate, observer)?;
+    if locks.waited && create.created_at.is_none() {
+        let begun = blank(&create.request, sys::now());
+        *report = Report { compression: report.compression.take(), ..begun };
+        describe(plan, create.request.environment.home.as_deref(), report);
+    }
+    let unlocked = |(path, error): &(PathBuf, std::io::Error)| {
+        format!("{} cannot be locked: another run may work on it meanwhile ({error}).", path.display())
+    };
+    report.warnings.extend(locks.missing.iter().map(unlocked));
+    Ok(locks)
 }
 
 /// Plans, and enters the plan into the report.

@@ -23,6 +23,8 @@ pub enum Error {
         /// What the user can do.
         remedy: Option<String>,
     },
+    /// Another run works on the same source, in a sentence.
+    Locked(String),
     /// The archive that was read back is not what was written.
     Unproven(String),
     /// The run was cancelled.
@@ -56,7 +58,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use std::os::unix::ffi::OsStrExt;
         match self {
-            Self::Usage(what) | Self::Unproven(what) => f.write_str(what),
+            Self::Usage(what) | Self::Locked(what) | Self::Unproven(what) => f.write_str(what),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Failed { operation, path, cause, remedy } => {
                 write!(f, "cannot {operation} {}: {cause}", shown(path.as_os_str().as_bytes()))?;

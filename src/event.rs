@@ -4,6 +4,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// Another run on the same source is waited for.
+    Waiting {
+        /// It has ended.
+        over: bool,
+    },
     /// The freeze has captured so many names, in so many directories.
     Freezing {
         /// Files, links and the like.

@@ -42,6 +42,7 @@ pub mod gate;
 pub mod keep;
 mod lines;
 pub mod list;
+mod lock;
 mod naming;
 mod output;
 pub mod plan;

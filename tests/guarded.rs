@@ -184,11 +184,9 @@ impl Home {
 fn create(request: Request, out: &Path, freeze: Options, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
     let output = Output::Path(out.to_owned());
     let compression = Some("none".parse().expect("is known"));
-    clawsnap::create(
-        Create { request, output, compression, freeze, verify: true, created_at: None, retention: None },
-        gate,
-        observer,
-    )
+    let wait = Duration::ZERO;
+    let create = Create { request, output, compression, freeze, verify: true, wait, created_at: None, retention: None };
+    clawsnap::create(create, gate, observer)
 }
 
 fn mode(mode: Mode) -> Options {

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["sys"],
     &["naming", "fate", "report", "error", "transcript", "keep"],
     &["plan", "output"],
-    &["freeze"],
+    &["freeze", "lock"],
     &["archive"],
     &["verify"],
     &["shelf"],

@@ -30,7 +30,8 @@ Examples:
 
 Exit codes of create:
   0 complete   1 failed, no archive   2 usage   3 archive made, with losses that are listed
-  4 made, but not what was written: not published   128+n ended by signal n";
+  4 made, but not what was written: not published   5 another run backs up the same source
+  128+n ended by signal n";
 
 /// A whole command line.
 #[derive(Debug, Parser)]
@@ -125,6 +126,10 @@ pub(super) struct Create {
     /// Read the archive back before it gets its name; this is the default
     #[arg(long, conflicts_with = "no_verify")]
     pub(super) verify: bool,
+
+    /// How long to wait while another run backs up the same source, as 30s or 10m; 0 does not wait
+    #[arg(long, value_name = "DUR", default_value = "0", value_parser = duration::settle)]
+    pub(super) wait: Duration,
 
     /// Write nothing: say what would be archived and find what is in the way
     #[arg(long)]

@@ -113,6 +113,7 @@ impl Bars {
 impl Observer for Bars {
     fn on(&self, event: Event) {
         match event {
+            Event::Waiting { over } => self.line.set_message(if over { "freezing" } else { "waiting for another run" }),
             Event::Freezing { files, directories } => self.seen.count(files, directories),
             Event::Settling { round, restless } => self.seen.settling(round, restless),
             Event::Copying { done, all } => self.copying(done, all),

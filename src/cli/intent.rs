@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args;
 use super::place;
@@ -24,6 +25,8 @@ pub(super) struct Intent {
     pub(super) freeze: Options,
     /// Whether the archive is read back.
     pub(super) verify: bool,
+    /// How long another run is waited for.
+    pub(super) wait: Duration,
     /// Whether nothing is written.
     pub(super) dry_run: bool,
     /// When the backup is said to be made, where that is said.
@@ -60,8 +63,9 @@ impl Intent {
             Some(path) => Destination::Path(place::with_home(path, request.environment.home.as_deref())),
             None => Destination::Path(place::default_directory(&request)),
         };
-        let args::Create { compress: compression, no_verify, dry_run, .. } = typed;
-        Ok(Self { request, destination, compression, freeze, verify: !no_verify, dry_run, created_at, retention })
+        let args::Create { compress: compression, no_verify, wait, dry_run, .. } = typed;
+        let verify = !no_verify;
+        Ok(Self { request, destination, compression, freeze, verify, wait, dry_run, created_at, retention })
     }
 }
 

@@ -96,7 +96,7 @@ pub(super) fn code_of(error: &Error) -> u8 {
     match error {
         Error::Usage(_) => 2,
         Error::Unproven(_) => 4,
-        Error::Failed { .. } | Error::Cancelled => 1,
+        Error::Failed { .. } | Error::Locked(_) | Error::Cancelled => 1,
     }
 }
 

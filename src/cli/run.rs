@@ -70,8 +70,8 @@ fn output(destination: &Destination, cancel: &CancelFlag) -> Result<Output> {
 }
 
 fn execute(intent: Intent, output: Output, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
-    let Intent { request, compression, freeze, verify, dry_run, created_at, retention, .. } = intent;
-    let create = Create { request, output, compression, freeze, verify, created_at, retention };
+    let Intent { request, compression, freeze, verify, wait, dry_run, created_at, retention, .. } = intent;
+    let create = Create { request, output, compression, freeze, verify, wait, created_at, retention };
     if dry_run { crate::survey(&create, gate, observer) } else { crate::create(create, gate, observer) }
 }
 

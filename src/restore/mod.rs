@@ -193,7 +193,7 @@ impl Ending {
             Err(Error::Usage(_)) => Self::Usage,
             Err(Error::Unproven(_)) => Self::Unproven,
             Err(Error::Cancelled) => Self::Cancelled,
-            Err(Error::Failed { .. }) => Self::Failed,
+            Err(Error::Failed { .. } | Error::Locked(_)) => Self::Failed,
         }
     }
 }

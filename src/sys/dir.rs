@@ -250,11 +250,13 @@ impl Dir {
     /// Takes an exclusive lock without waiting; `false` where somebody else holds it.
     pub(crate) fn lock(&self, file: &File) -> io::Result<bool> {
         self.pass(Verb::Lock, b"")?;
-        match kernel::flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
-            Err(Errno::WOULDBLOCK) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        flock(file)
+    }
+
+    /// Takes an exclusive lock on the directory itself, without waiting; `false` where somebody else holds it.
+    pub(crate) fn lock_self(&self) -> io::Result<bool> {
+        self.pass(Verb::Lock, b"")?;
+        flock(&self.fd)
     }
 
     /// Makes a directory that only we may enter.
@@ -362,6 +364,14 @@ impl Dir {
     pub(crate) fn is_read_only(&self) -> io::Result<bool> {
         self.pass(Verb::Stat, b"")?;
         Ok(kernel::fstatvfs(&*self.fd)?.f_flag.contains(kernel::StatVfsMountFlags::RDONLY))
+    }
+}
+
+fn flock(fd: impl AsFd) -> io::Result<bool> {
+    match kernel::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,0 +1,104 @@
+//! One run at a time for each source.
+//!
+//! The lock is a `flock(2)` on the source's own directory, opened for reading. Every run meets the others there, whoever
+//! runs it and wherever its archive goes. Nothing is made for it, so nothing is left: the kernel lets go of it when the
+//! process ends, however it ends. A single file is locked by the directory that holds it, since its owner may use
+//! `flock` on the file. Where the kernel has no such lock (some network filesystems) the run goes on without one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::gate::{self, Gate, Realm};
+use crate::plan::Plan;
+use crate::relpath::shown;
+use crate::sys::Dir;
+
+/// How often a lock that somebody else holds is asked for.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The sources of a run, locked until this is dropped.
+pub(crate) struct Locks {
+    _held: Vec<Dir>,
+    /// Whether somebody else had to end first.
+    pub(crate) waited: bool,
+    /// Directories that cannot be locked, and why.
+    pub(crate) missing: Vec<(PathBuf, io::Error)>,
+}
+
+/// Locks the directories of all roots of `plan`, waiting for all of them together no longer than `wait`.
+///
+/// # Errors
+/// Somebody else holds one of them; the cancellation of the run.
+pub(crate) fn lock(plan: &Plan, wait: Duration, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<Locks> {
+    let mut locks = Locks { _held: Vec::new(), waited: false, missing: Vec::new() };
+    let begun = Instant::now();
+    // In an order that is the same for all runs: two that want the same ones never wait for each other.
+    for path in directories(plan, gate)?.into_values() {
+        let mut pause = || {
+            let left = wait.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            locks.waited = true;
+            observer.on(Event::Waiting { over: false });
+            std::thread::sleep(left.min(PAUSE));
+            true
+        };
+        match take(&path, gate, &mut pause) {
+            Ok(Some(dir)) => locks._held.push(dir),
+            Ok(None) => return Err(held(&path, wait)),
+            Err(error) if gate::is_cancelled(&error) => return Err(Error::Cancelled),
+            Err(error) => locks.missing.push((path, error)),
+        }
+    }
+    if locks.waited {
+        observer.on(Event::Waiting { over: true });
+    }
+    Ok(locks)
+}
+
+/// Asks until the lock is ours, or `pause` has no more time.
+fn take(path: &Path, gate: &Arc<dyn Gate>, pause: &mut dyn FnMut() -> bool) -> io::Result<Option<Dir>> {
+    loop {
+        let dir = open(path, gate)?;
+        if !dir.lock_self()? {
+            if pause() { continue } else { return Ok(None) }
+        }
+        // Whoever was waited for may have been a restore in place: then another directory has the name now.
+        if open(path, gate)?.stat_self()?.id() == dir.stat_self()?.id() {
+            return Ok(Some(dir));
+        }
+    }
+}
+
+/// The directories to lock, by their identity. What cannot be looked at is for the freeze to complain of.
+fn directories(plan: &Plan, gate: &Arc<dyn Gate>) -> Result<BTreeMap<(u64, u64), PathBuf>> {
+    let mut found = BTreeMap::new();
+    for root in &plan.roots {
+        let path = if root.path.is_dir() { &root.path } else { root.path.parent().unwrap_or(&root.path) };
+        match open(path, gate).and_then(|dir| dir.stat_self()) {
+            Ok(stat) => drop(found.insert(stat.id(), path.to_owned())),
+            Err(error) if gate::is_cancelled(&error) => return Err(Error::Cancelled),
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+fn open(path: &Path, gate: &Arc<dyn Gate>) -> io::Result<Dir> {
+    Dir::open(path, Realm::Source, Arc::clone(gate))
+}
+
+fn held(path: &Path, waited: Duration) -> Error {
+    let waited = if waited.is_zero() { String::new() } else { format!(" after {} ms", waited.as_millis()) };
+    let advice = "let that one end, or wait longer with --wait, as in --wait 10m";
+    Error::Locked(format!(
+        "another run still backs up {}{waited}: {advice}",
+        shown(path.as_os_str().as_encoded_bytes())
+    ))
+}
