@@ -9,8 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm, Step, Unstoppable, Verb};
+use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_partial_name, partial_name};
 use crate::sys::{self, Dir, Errno, Reader, Writer};
 
@@ -85,7 +87,8 @@ impl Draft {
     /// # Errors
     /// A directory that we cannot write to.
     pub(crate) fn create(target: Target) -> Result<Self> {
-        sweep(&target.dir);
+        // What cannot be swept now is tried again by the next run.
+        let _swept = sweep(&target.dir, true);
         let fail = |error| Error::failed("create the archive in", &target.directory, error);
         let (file, hidden) = match target.dir.create_unnamed() {
             Ok(file) if Path::new("/proc/self/fd").exists() => (file, None),
@@ -129,16 +132,33 @@ fn create_hidden(dir: &Dir) -> io::Result<(Writer, Hidden)> {
     Ok((file, hidden))
 }
 
-/// Removes the hidden drafts that dead runs left.
-fn sweep(dir: &Dir) {
-    let names = dir.list().map(|listing| listing.names).unwrap_or_default();
-    for found in names.iter().filter(|found| is_partial_name(&found.name)) {
-        let dead = dir.stat(&found.name).is_ok_and(|stat| stat.uid == sys::effective_uid())
-            && dir.open_own(&found.name).and_then(|file| dir.lock(&file)).unwrap_or(false);
-        if dead {
-            // What cannot be swept now is tried again by the next run.
-            let _left: io::Result<()> = dir.unlink(&found.name);
-        }
+/// What hidden drafts of archives there are in `dir`. Those that dead runs left are removed, if they shall be.
+///
+/// # Errors
+/// Only the cancellation of the run.
+pub(crate) fn sweep(dir: &Dir, remove: bool) -> io::Result<Vec<Leftover>> {
+    let names = match dir.list() {
+        Err(error) if crate::gate::is_cancelled(&error) => return Err(error),
+        other => other.map(|listing| listing.names).unwrap_or_default(),
+    };
+    let drafts = names.iter().filter(|found| is_partial_name(&found.name));
+    let looked = drafts.map(|found| match dir.stat(&found.name) {
+        // A tree in the making: that is the restore's.
+        Ok(stat) if stat.kind == Kind::Directory => Ok(None),
+        stat => Leftover::of(&found.name, stat.and_then(|stat| look_at(dir, &found.name, &stat, remove))),
+    });
+    looked.filter_map(io::Result::transpose).collect()
+}
+
+fn look_at(dir: &Dir, name: &[u8], stat: &Stat, remove: bool) -> io::Result<Standing> {
+    if stat.kind != Kind::File || stat.uid != sys::effective_uid() {
+        return Ok(Standing::Foreign);
+    }
+    let file = dir.open_own(name)?;
+    match dir.lock(&file)? {
+        false => Ok(Standing::Busy),
+        true if !remove => Ok(Standing::Removable),
+        true => dir.unlink(name).map(|()| Standing::Removed),
     }
 }
 

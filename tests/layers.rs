@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["gate"],
     &["relpath", "entry", "event", "lines"],
     &["sys"],
-    &["naming", "fate", "report", "error", "transcript", "keep"],
+    &["naming", "fate", "report", "error", "transcript", "keep", "leftover"],
     &["plan", "output"],
     &["freeze", "lock"],
     &["archive"],
@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["prune", "status"],
     &["create", "list"],
     &["survey", "restore", "sessions"],
+    &["sweep"],
     &["lib"],
     &["cli"],
 ];

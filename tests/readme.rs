@@ -13,6 +13,7 @@ use clawsnap::report::{
 use clawsnap::restore::{BroughtBack, Place, Restored};
 use clawsnap::sessions::Session;
 use clawsnap::status::{Doubted, Made, SourceStatus, State, Status};
+use clawsnap::sweep::{Found, Purpose, Standing, Swept};
 use clawsnap::verify::{Origin, Trust, Verdict};
 use serde_json::Value;
 
@@ -272,6 +273,24 @@ fn every_field_of_a_status_and_every_metric_is_documented() {
     assert_eq!(told, there.collect());
     for state in [State::Fresh, State::Lossy, State::Unproven, State::Old, State::Missing, State::Failed] {
         assert!(quoted(section).contains(&state.as_str()), "{state:?}");
+    }
+}
+
+#[test]
+fn every_field_and_word_of_a_sweep_is_documented() {
+    let text = || Some("x".to_owned());
+    assert_told(&Swept { error: text(), ..Swept::default() });
+    let readme = read("README.md");
+    let words = quoted(section(&readme, "### `clawsnap verify`, `list` and `restore`"));
+    for purpose in [Purpose::Staging, Purpose::Draft, Purpose::Swap] {
+        assert_told(&Found { path: name(), purpose, standing: Standing::Busy, reason: text(), command: text() });
+        let word = serde_json::to_value(purpose).expect("serializes");
+        assert!(words.contains(&word.as_str().expect("a word")), "{word}");
+    }
+    use Standing::{Busy, Foreign, Removable, Removed, Stuck, Unfinished};
+    for standing in [Busy, Foreign, Removable, Removed, Stuck, Unfinished] {
+        let word = serde_json::to_value(standing).expect("serializes");
+        assert!(words.contains(&word.as_str().expect("a word")), "{word}");
     }
 }
 

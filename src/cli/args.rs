@@ -57,6 +57,8 @@ pub(super) enum Verb {
     Prune(Prune),
     /// Say how fresh and sound the archives in a directory are
     Status(Status),
+    /// Show and remove what runs that were killed have left
+    Sweep(Sweep),
     /// Copy one database, for a process that asks for it
     #[command(name = helper::NAME, hide = true)]
     Database,
@@ -363,6 +365,37 @@ pub(super) struct Status {
     pub(super) json: bool,
 
     /// Say nothing unless it is not fresh
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+/// What to sweep.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Looks beside the sources, in them, at the mounts below them, and in the directory for temporary files. What belongs to a
+run that lives is left alone, and a restore in place that was interrupted is only shown, with what completes it. Every
+create does the same for its own source and output.
+
+Exit codes:
+  0 nothing is left   1 something could not be removed   2 usage   128+n ended by signal n")]
+pub(super) struct Sweep {
+    /// Directories or files that were backed up [default: as for create]
+    #[arg(value_name = "SOURCE")]
+    pub(super) sources: Vec<PathBuf>,
+
+    /// A directory where archives are made, too (repeatable)
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) output: Vec<PathBuf>,
+
+    /// Remove nothing: show what is left
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Say nothing unless something cannot be removed
     #[arg(short, long)]
     pub(super) quiet: bool,
 }

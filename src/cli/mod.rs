@@ -22,6 +22,7 @@ mod signals;
 mod status;
 mod stdout;
 mod summary;
+mod sweep;
 mod terminal;
 mod verify;
 mod when;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         Verb::Prune(typed) => prune::prune(&typed),
         Verb::Status(typed) => status::status(&typed),
         Verb::Verify(typed) => verify::verify(&typed),
+        Verb::Sweep(typed) => sweep::run(&typed),
         Verb::Database => helper::serve(),
     }
 }

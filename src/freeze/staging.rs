@@ -3,7 +3,7 @@
 //! A hard link cannot leave its mount, so each mount of the source has a staging directory of its own: beside the
 //! root where that is the same mount, else inside it, under a name that the walk leaves out. It is named
 //! `.clawsnap-<UTC>-<8 hex>`, has mode 0700, and holds a lock file that is locked as long as its run lives: the next
-//! run removes a staging directory only if the name matches, we own it, and its lock is free.
+//! run removes a staging directory only if the name matches, we own it, and its lock is free, or it is empty.
 
 use std::fs::File;
 use std::io;
@@ -11,15 +11,16 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::entry::{Kind, Stat, Timestamp};
-use crate::gate::{Realm, Unstoppable};
+use crate::entry::{Kind, Stat};
+use crate::gate::{self, Realm, Unstoppable};
+use crate::leftover::{Leftover, Standing};
 use crate::naming::{hidden_name, is_staging_name};
 use crate::sys::{self, Dir, Errno};
 
 const LOCK: &[u8] = b"lock";
 
-/// A directory without a lock file that is younger than this may be in the making: a sweep leaves it alone.
-const MAKING: Duration = Duration::from_secs(60);
+/// How often a staging directory is made, if other runs take it for a leftover while it has no lock.
+const ATTEMPTS: u32 = 4;
 
 /// How many directory changes in a row must each move the stamp before the filesystem's clock counts as fine.
 const STAMP_TRIALS: usize = 12;
@@ -112,8 +113,20 @@ impl Staging {
     /// Those of the kernel; nothing is left behind then.
     pub(crate) fn create(parent: &Dir, workers: usize) -> io::Result<Arc<Staging>> {
         let parent = parent.guarded(Realm::Staging, Arc::clone(parent.gate()));
-        sweep(&parent);
-        let host = Host::enter(&parent)?;
+        // Trouble is not ours to report: whatever cannot be swept now is tried again by the next run.
+        let _swept = tolerate(sweep(&parent, true))?;
+        for _ in 1..ATTEMPTS {
+            match Self::attempt(&parent, workers) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        Self::attempt(&parent, workers)
+    }
+
+    /// Another run that takes it for a leftover before it is locked removes it: it is not found any more then.
+    fn attempt(parent: &Dir, workers: usize) -> io::Result<Arc<Staging>> {
+        let host = Host::enter(parent)?;
         match Self::furnish(&host, workers) {
             Ok(furniture) => Ok(Arc::new(furniture(host))),
             Err(error) => {
@@ -128,7 +141,10 @@ impl Staging {
         let dir = host.dir.open_dir(host.name.as_bytes())?;
         let lock = dir.create(LOCK)?.file().try_clone()?;
         if !dir.lock(&lock)? {
-            return Err(io::Error::other("another run took the staging directory for a leftover"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "another run took the staging directory for a leftover",
+            ));
         }
         let tick = if stamps_are_fine(&dir)? { Duration::ZERO } else { sys::coarse_tick() };
         Ok(move |host| Staging {
@@ -279,35 +295,49 @@ fn stamps_are_fine(dir: &Dir) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes the staging directories that dead runs left in `parent`; returns their names.
+/// What staging directories there are in `parent`. Those that dead runs left are removed, if they shall be.
 ///
-/// Trouble is not ours to report here: whatever cannot be swept now is tried again by the next run.
-pub(crate) fn sweep(parent: &Dir) -> Vec<String> {
-    let names = parent.list().map(|listing| listing.names).unwrap_or_default();
+/// # Errors
+/// Only the cancellation of the run.
+pub(crate) fn sweep(parent: &Dir, remove: bool) -> io::Result<Vec<Leftover>> {
+    let names = tolerate(parent.list())?.map(|listing| listing.names).unwrap_or_default();
     let ours = names.iter().filter(|listed| is_staging_name(&listed.name));
-    let swept = ours.filter(|listed| sweep_one(parent, &listed.name).unwrap_or(false));
-    swept.map(|listed| String::from_utf8_lossy(&listed.name).into_owned()).collect()
+    let looked = ours.map(|listed| Leftover::of(&listed.name, look_at(parent, &listed.name, remove)));
+    looked.filter_map(io::Result::transpose).collect()
 }
 
-fn sweep_one(parent: &Dir, name: &[u8]) -> io::Result<bool> {
+fn tolerate<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Err(error) if gate::is_cancelled(&error) => Err(error),
+        other => Ok(other.ok()),
+    }
+}
+
+fn look_at(parent: &Dir, name: &[u8], clear: bool) -> io::Result<Standing> {
     let found = parent.stat(name)?;
     if found.kind != Kind::Directory || found.uid != sys::effective_uid() {
-        return Ok(false);
+        return Ok(Standing::Foreign);
     }
     let dir = parent.open_dir(name)?;
-    let Some(_lock) = take_over(&dir, found.ctime)? else { return Ok(false) };
-    remove(&unstoppable(parent), name)?;
-    Ok(true)
+    let _lock = match dir.open_own(LOCK) {
+        Ok(file) if dir.lock(&file)? => file,
+        Ok(_) => return Ok(Standing::Busy),
+        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return unlocked(parent, &dir, name, clear),
+        Err(error) => return Err(error),
+    };
+    if !clear {
+        return Ok(Standing::Removable);
+    }
+    self::remove(&unstoppable(parent), name).map(|()| Standing::Removed)
 }
 
-/// The lock of a dead run, held while its leftovers are removed; `None` if the run may be alive.
-fn take_over(dir: &Dir, made: Timestamp) -> io::Result<Option<Option<File>>> {
-    match dir.open_own(LOCK) {
-        Ok(file) => Ok(dir.lock(&file)?.then_some(Some(file))),
-        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => {
-            Ok((made < sys::now().before(MAKING)).then_some(None))
-        }
-        Err(error) => Err(error),
+/// One without a lock is empty: its run died just before it made that, or just after it removed it. If it is alive it
+/// makes another one.
+fn unlocked(parent: &Dir, dir: &Dir, name: &[u8], clear: bool) -> io::Result<Standing> {
+    match dir.list()?.names.is_empty() {
+        false => Ok(Standing::Foreign),
+        true if !clear => Ok(Standing::Removable),
+        true => parent.remove_dir(name).map(|()| Standing::Removed),
     }
 }
 
@@ -370,6 +400,30 @@ mod tests {
         names
     }
 
+    fn standings(path: &Path) -> Vec<Standing> {
+        sweep(&open(path), true).expect("sweeps").iter().map(|left| left.standing).collect()
+    }
+
+    #[test]
+    fn an_empty_leftover_goes_at_once_and_who_was_about_to_use_it_makes_another() {
+        /// Has another run sweep just before a lock is made.
+        struct Sweeper(std::path::PathBuf, AtomicBool);
+        impl gate::Gate for Sweeper {
+            fn pass(&self, step: &gate::Step<'_>) -> io::Result<()> {
+                if step.name == LOCK && !self.1.swap(true, Ordering::Relaxed) {
+                    assert_eq!(standings(&self.0), [Standing::Removed]);
+                }
+                Ok(())
+            }
+        }
+        let top = tempfile::tempdir().expect("a directory");
+        let sweeper = Arc::new(Sweeper(top.path().to_owned(), AtomicBool::new(false)));
+        let dir = Dir::open(top.path(), Realm::Source, Arc::clone(&sweeper) as Arc<dyn gate::Gate>).expect("opens");
+        let staging = Staging::create(&dir, 1).expect("creates");
+        assert!(sweeper.1.load(Ordering::Relaxed));
+        assert_eq!(names(top.path()), [staging.name().to_owned()]);
+    }
+
     #[test]
     fn a_dropped_staging_leaves_nothing_and_a_linked_file_its_one_name() {
         use std::os::unix::fs::MetadataExt;
@@ -394,7 +448,7 @@ mod tests {
         std::fs::write(dead.join("0/17"), b"").expect("writes");
         let living = Staging::create(&open(top.path()), 1).expect("creates");
         assert!(!dead.exists(), "creating one sweeps");
-        assert!(sweep(&open(top.path())).is_empty());
+        assert_eq!(standings(top.path()), [Standing::Busy]);
         assert_eq!(names(top.path()), [living.name().to_owned()]);
     }
 
@@ -407,9 +461,9 @@ mod tests {
         let parent = top.path().join("parent");
         std::fs::create_dir(&parent).expect("makes");
         std::os::unix::fs::symlink(&outside, parent.join(".clawsnap-20260101T000000Z-00000001")).expect("links");
-        std::fs::create_dir(parent.join(".clawsnap-20260101T000000Z-00000002")).expect("no lock yet: in the making");
+        std::fs::create_dir_all(parent.join(".clawsnap-20260101T000000Z-00000002/0")).expect("has no lock");
         std::fs::create_dir(parent.join(".clawsnap-keep")).expect("not our name");
-        assert!(sweep(&open(&parent)).is_empty());
+        assert_eq!(standings(&parent), [Standing::Foreign; 2]);
         assert_eq!(names(&parent).len(), 3);
         assert_eq!(names(&outside), ["file"]);
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::tree;
 use crate::entry::Kind;
 use crate::gate::{Realm, Unstoppable};
+use crate::leftover::Standing;
 use crate::sys::{self, Dir, Errno};
 
 /// What only we may enter.
@@ -87,6 +88,21 @@ pub(super) enum Claim {
     Foreign,
     /// Nobody's: it is gone.
     Gone,
+}
+
+impl Claim {
+    /// The same for those who only look.
+    ///
+    /// # Errors
+    /// What is gone.
+    pub(super) fn standing(self) -> io::Result<Standing> {
+        match self {
+            Self::Dead(..) => Ok(Standing::Removable),
+            Self::Alive => Ok(Standing::Busy),
+            Self::Foreign => Ok(Standing::Foreign),
+            Self::Gone => Err(Errno::NOENT.into()),
+        }
+    }
 }
 
 /// Opens a hidden directory, and says whose it is by what was opened: its name may be bound to another by now.

@@ -22,6 +22,10 @@ mod undo;
 
 pub use mapping::Mapping;
 
+pub(crate) use mounts::mounts_below;
+pub(crate) use swap::look_at as look_at_swaps;
+pub(crate) use target::sweep as sweep_drafts;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -7,8 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// A mount point below `path`, and not at it.
 pub(super) fn mount_below(path: &Path) -> Option<PathBuf> {
+    mounts_below(path).into_iter().next()
+}
+
+/// All mount points below `path`, and not at it.
+pub(crate) fn mounts_below(path: &Path) -> Vec<PathBuf> {
     let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    table.split(|&c| c == b'\n').filter_map(point).find(|point| point != path && point.starts_with(path))
+    let points = table.split(|&c| c == b'\n').filter_map(point);
+    points.filter(|point| point != path && point.starts_with(path)).collect()
 }
 
 /// The mount point of a line, its fifth field.

@@ -17,6 +17,7 @@ use super::journal::{Journal, TREE};
 use super::moves::{Extent, plan};
 use super::tree;
 use crate::error::{Error, Result};
+use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_swap_name, kept_name, swap_name};
 use crate::sys::{self, Dir, Errno};
 
@@ -254,6 +255,21 @@ pub(super) fn recover(host: &Dir, host_path: &Path, watch: &mut dyn Watch) -> Re
         }
     }
     Ok(())
+}
+
+/// What there is in `host` that restores in place exchange, or have not exchanged to the end.
+///
+/// # Errors
+/// Only the cancellation of the run.
+pub(crate) fn look_at(host: &Dir) -> io::Result<Vec<Leftover>> {
+    let names = host.list().map(|listing| listing.names).unwrap_or_default();
+    let swaps = names.iter().filter(|found| is_swap_name(&found.name));
+    let looked = swaps.map(|found| {
+        let standing = claim(host, &found.name).and_then(Claim::standing);
+        let unfinished = |standing| if standing == Standing::Removable { Standing::Unfinished } else { standing };
+        Leftover::of(&found.name, standing.map(unfinished))
+    });
+    looked.filter_map(io::Result::transpose).collect()
 }
 
 fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut dyn Watch) -> Result<()> {

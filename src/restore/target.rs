@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use super::draft::{Claim, Draft, claim, unstoppable};
 use super::tree;
+use crate::entry::Kind;
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
+use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_partial_name, partial_name};
 use crate::sys::{self, Dir, Errno};
 
@@ -35,7 +37,8 @@ impl Target {
         let fail = |error| Error::failed("restore into", parent, error);
         let host = Dir::open_canonical(&canonical, Realm::Output, Arc::clone(gate)).map_err(fail)?;
         check_free(&host, name.as_bytes(), path)?;
-        sweep(&unstoppable(&host));
+        // What cannot be swept now is tried again by the next run.
+        let _swept = sweep(&unstoppable(&host), true);
         let draft = partial_name(sys::now()).and_then(|hidden| Draft::make(&host, hidden)).map_err(fail)?;
         Ok(Self { host, path: path.to_owned(), name: name.as_bytes().to_vec(), draft })
     }
@@ -82,12 +85,24 @@ fn check_free(dir: &Dir, name: &[u8], target: &Path) -> Result<()> {
     }
 }
 
-/// Removes what dead runs left.
-fn sweep(host: &Dir) {
+/// What trees in the making there are in `host`. Those that dead runs left are removed, if they shall be.
+///
+/// # Errors
+/// Only the cancellation of the run.
+pub(crate) fn sweep(host: &Dir, remove: bool) -> io::Result<Vec<Leftover>> {
     let names = host.list().map(|listing| listing.names).unwrap_or_default();
-    for found in names.iter().filter(|found| is_partial_name(&found.name)) {
-        if let Ok(Claim::Dead(_, _lock)) = claim(host, &found.name) {
-            let _left: io::Result<()> = tree::remove(host, &found.name);
-        }
+    let drafts = names.iter().filter(|found| is_partial_name(&found.name));
+    let looked = drafts.map(|found| match host.stat(&found.name) {
+        Ok(stat) if stat.kind == Kind::Directory => Leftover::of(&found.name, standing(host, &found.name, remove)),
+        // An archive in the making.
+        _ => Ok(None),
+    });
+    looked.filter_map(io::Result::transpose).collect()
+}
+
+fn standing(host: &Dir, name: &[u8], remove: bool) -> io::Result<Standing> {
+    match claim(host, name)? {
+        Claim::Dead(_, _lock) if remove => tree::remove(&unstoppable(host), name).map(|()| Standing::Removed),
+        other => other.standing(),
     }
 }

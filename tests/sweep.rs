@@ -1,0 +1,236 @@
+//! What killed runs leave, and who removes it.
+#![cfg(feature = "cli")]
+
+mod stage;
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use stage::{Stage, finished, json, send, text, wait_until};
+
+const STAGING: &str = ".clawsnap-20260101T000000Z-00000001";
+const DRAFT: &str = ".clawsnap-20260101T000000Z-00000002.partial";
+const TREE: &str = ".clawsnap-20260101T000000Z-00000003.partial";
+const SWAP: &str = ".clawsnap-20260101T000000Z-00000004.swap";
+const EMPTY: &str = ".clawsnap-20260101T000000Z-00000005";
+
+impl Stage {
+    /// As if runs had died in every way.
+    fn littered() -> Self {
+        let stage = Self::new();
+        stage.write(&format!("{STAGING}/lock"), b"");
+        stage.write(&format!("{STAGING}/0/0"), b"copy");
+        fs::hard_link(stage.path("source/a.txt"), stage.path(&format!("{STAGING}/0/1"))).expect("links");
+        stage.write(&format!("source/{STAGING}/lock"), b"");
+        stage.write(&format!("out/{DRAFT}"), b"half an archive");
+        stage.write(&format!("out/{TREE}/below/file"), b"half a tree");
+        stage.write(&format!("{SWAP}/tree/file"), b"precious");
+        fs::create_dir(stage.path(&format!("out/{EMPTY}"))).expect("makes");
+        stage
+    }
+
+    /// A run that has frozen its source and can go no further.
+    fn stuck(&self) -> Child {
+        let mut command = self.command("create source --output - --compress none");
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+        wait_until(|| !self.leftovers().is_empty());
+        child
+    }
+}
+
+/// What was found, as `purpose standing` by name.
+fn told(report: &Value) -> Vec<String> {
+    let found = report["leftovers"].as_array().expect("is a list");
+    let word = |found: &Value, field: &str| found[field].as_str().expect("is text").to_owned();
+    let name = |path: &str| {
+        path.rsplit('/').next().expect("has a name").trim_start_matches(".clawsnap-20260101T000000Z-0000000").to_owned()
+    };
+    let mut told: Vec<String> = found
+        .iter()
+        .map(|found| format!("{} {} {}", name(&word(found, "path")), word(found, "purpose"), word(found, "standing")))
+        .collect();
+    told.sort();
+    told
+}
+
+#[test]
+fn a_sweep_removes_what_dead_runs_left_and_shows_an_unfinished_restore() {
+    let stage = Stage::littered();
+    let output = stage.run("sweep source --output out --json");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report = json(&output);
+    let expected = [
+        "1 staging removed",
+        "1 staging removed",
+        "2.partial draft removed",
+        "3.partial draft removed",
+        "4.swap swap unfinished",
+        "5 staging removed",
+    ];
+    assert_eq!(told(&report), expected);
+    assert_eq!(stage.leftovers(), [stage.path(SWAP)]);
+    assert_eq!(fs::read(stage.path(&format!("{SWAP}/tree/file"))).expect("is there"), b"precious");
+    let commands = report["leftovers"].as_array().expect("a list").iter().filter_map(|found| found["command"].as_str());
+    assert_eq!(commands.collect::<Vec<_>>(), ["clawsnap restore ARCHIVE --in-place"]);
+    let again = stage.run("sweep source --output out");
+    let said = text(&again.stdout);
+    assert!(said.starts_with("nothing to remove\n  unfinished ") && said.contains("--in-place"), "{said}");
+}
+
+#[test]
+fn a_dry_run_shows_what_is_left_and_removes_nothing() {
+    let stage = Stage::littered();
+    let before = stage.leftovers();
+    let output = stage.run("sweep source --output out --dry-run --json");
+    let told = told(&json(&output));
+    assert_eq!(told.iter().filter(|line| line.ends_with("removable")).count(), 5, "{told:?}");
+    let said = text(&stage.run("sweep source --output out --dry-run").stdout);
+    assert!(said.starts_with("dry run: 5 leftovers would be removed\n"), "{said}");
+    assert_eq!(stage.leftovers(), before);
+}
+
+#[test]
+fn what_a_living_run_has_made_stays() {
+    let stage = Stage::new().large();
+    let living = stage.stuck();
+    let output = stage.run("sweep source --output out --json");
+    let report = json(&output);
+    assert_eq!((output.status.code(), report["outcome"].as_str()), (Some(0), Some("complete")));
+    assert!(told(&report)[0].ends_with(" staging busy"), "{report}");
+    assert!(!stage.leftovers().is_empty());
+    send(&living, Signal::SIGKILL);
+    finished(living);
+    let said = text(&stage.run("sweep source").stdout);
+    assert!(said.starts_with("removed 1 leftover\n"), "{said}");
+    stage.assert_clean();
+}
+
+#[test]
+fn what_only_looks_like_ours_stays() {
+    let stage = Stage::new();
+    stage.write("precious/file", b"x");
+    std::os::unix::fs::symlink(stage.path("precious"), stage.path(STAGING)).expect("links");
+    std::os::unix::fs::symlink(stage.path("precious/file"), stage.path(&format!("out/{DRAFT}"))).expect("links");
+    stage.write(&format!("{EMPTY}/0/0"), b"no lock, and not empty");
+    stage.write(".clawsnap-notes", b"another name");
+    let output = stage.run("sweep source --output out --json");
+    let expected = ["1 staging foreign", "2.partial draft foreign", "5 staging foreign"];
+    assert_eq!((output.status.code(), told(&json(&output))), (Some(0), expected.map(str::to_owned).to_vec()));
+    assert_eq!(fs::read(stage.path("precious/file")).expect("is there"), b"x");
+    assert_eq!(stage.leftovers().len(), 4);
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let stage = Stage::new();
+    for (line, code, words) in [
+        ("sweep no-such", 2, "there is no such file or directory"),
+        ("sweep source --output no-such", 1, "cannot look for leftovers in"),
+        ("sweep --frobnicate", 2, "--frobnicate"),
+    ] {
+        let output = stage.run(line);
+        assert_eq!(output.status.code(), Some(code), "{line}");
+        assert!(text(&output.stderr).contains(words), "{line}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_leftover_that_cannot_be_removed_is_named_and_the_rest_goes() {
+    let stage = Stage::littered();
+    let chattr = |flag: &str| Command::new("chattr").args([flag]).arg(stage.path(&format!("{STAGING}/0/0"))).output();
+    if !chattr("+i").is_ok_and(|output| output.status.success()) {
+        println!("skipped: nobody here can make a file immutable");
+        return;
+    }
+    let output = stage.run("sweep source --output out --json");
+    chattr("-i").expect("runs");
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), json(&output)["outcome"].as_str()), (Some(1), Some("failed")));
+    assert!(said.contains("cannot remove") && said.contains(STAGING) && said.contains("not permitted"), "{said}");
+    assert_eq!(stage.leftovers().len(), 2, "{:?}", stage.leftovers());
+}
+
+/// A quick and dirty random number: it only spreads the kills.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % most.max(1)
+    }
+}
+
+/// How many runs are killed.
+fn kills() -> u64 {
+    std::env::var("CLAWSNAP_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(120)
+}
+
+/// A source with all sorts of files: linked, held, and databases with and without a log.
+fn lively() -> Stage {
+    let stage = Stage::new();
+    for number in 0..300 {
+        let name = format!("source/sessions/{number}.jsonl");
+        stage.write(&name, b"{\"a\":1}\n");
+        if number % 10 > 0 {
+            stage.cool(&name);
+        }
+    }
+    for journal in ["wal", "delete"] {
+        let database = rusqlite::Connection::open(stage.path(&format!("source/{journal}.sqlite"))).expect("opens");
+        database.query_row(&format!("PRAGMA journal_mode={journal}"), [], |_| Ok(())).expect("has a journal");
+        database.execute_batch("CREATE TABLE t(n); INSERT INTO t VALUES(1), (2)").expect("has rows");
+    }
+    stage
+}
+
+/// In microseconds.
+fn time_of_a_run(stage: &Stage) -> u64 {
+    let begun = Instant::now();
+    assert!(stage.run("create source --output out/ -q").status.success());
+    let time = u64::try_from(begun.elapsed().as_micros()).expect("is short");
+    stage.archives().iter().for_each(|archive| fs::remove_file(archive).expect("removes"));
+    time
+}
+
+/// The next run takes the lock, sweeps and succeeds, wherever the one before was killed.
+#[test]
+fn a_run_that_is_killed_at_any_point_is_no_hindrance_to_the_next() {
+    let stage = lively();
+    let usual = (0..5).map(|_| time_of_a_run(&stage)).min().expect("ran");
+    let (mut dice, begun) = (Dice(0x9e37_79b9_7f4a_7c15), Instant::now());
+    let (mut left, mut ended, mut published) = (0, 0, 0);
+    for number in 0..kills() {
+        let mut child = stage.command("create source --output out/ -q").spawn().expect("runs");
+        sleep(Duration::from_micros(dice.below(usual)));
+        ended += u64::from(child.try_wait().expect("looks").is_some());
+        child.kill().and_then(|()| child.wait()).expect("ends");
+        left += u64::from(!stage.leftovers().is_empty());
+        for archive in stage.archives() {
+            published += 1;
+            let proven = stage.command("verify -q").arg(&archive).output().expect("runs");
+            assert_eq!(proven.status.code(), Some(0), "what kill {number} left with a name is no whole archive");
+        }
+        let next = stage.run("create source --output out/next.tar.zst -q");
+        assert_eq!((next.status.code(), text(&next.stderr)), (Some(0), String::new()), "after kill {number}");
+        stage.assert_clean();
+        let linked = fs::read_dir(stage.path("source/sessions")).expect("lists").filter(|entry| {
+            use std::os::unix::fs::MetadataExt;
+            entry.as_ref().is_ok_and(|entry| entry.metadata().is_ok_and(|found| found.nlink() > 1))
+        });
+        assert_eq!(linked.count(), 0, "after kill {number}");
+        stage.archives().iter().for_each(|archive| fs::remove_file(archive).expect("removes"));
+    }
+    println!(
+        "{} runs killed within {usual} µs: {ended} had ended before, {published} had published, {left} left something; \
+         each next run took the lock, swept and succeeded, in {:?}",
+        kills(),
+        begun.elapsed()
+    );
+    assert!(left > 0, "no kill left anything: nothing was tried");
+}
