@@ -16,10 +16,14 @@ use crate::event::{Event, Observer};
 use crate::gate::{self, Gate, Realm};
 use crate::plan::Plan;
 use crate::relpath::shown;
-use crate::sys::Dir;
+use crate::sys::{self, Dir};
 
 /// How often a lock that somebody else holds is asked for.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a lock is asked for whose holder is not seen alive. A run that is killed just when it starts a helper leaves
+/// it to a child that is about to become that helper, and lets go of it then.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The sources of a run, locked until this is dropped.
 pub(crate) struct Locks {
@@ -38,20 +42,20 @@ pub(crate) fn lock(plan: &Plan, wait: Duration, gate: &Arc<dyn Gate>, observer: 
     let mut locks = Locks { _held: Vec::new(), waited: false, missing: Vec::new() };
     let begun = Instant::now();
     // In an order that is the same for all runs: two that want the same ones never wait for each other.
-    for path in directories(plan, gate)?.into_values() {
+    for (id, path) in directories(plan, gate)? {
+        let mut holder = None;
         let mut pause = || {
-            let left = wait.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                return false;
-            }
-            locks.waited = true;
-            observer.on(Event::Waiting { over: false });
+            holder = sys::lock_holder(id);
+            let patience = if holder.is_some() { wait } else { wait.max(GRACE) };
+            let left = patience.saturating_sub(begun.elapsed());
+            locks.waited |= !left.is_zero();
+            observer.on(Event::Waiting { over: left.is_zero() });
             std::thread::sleep(left.min(PAUSE));
-            true
+            !left.is_zero()
         };
         match take(&path, gate, &mut pause) {
             Ok(Some(dir)) => locks._held.push(dir),
-            Ok(None) => return Err(held(&path, wait)),
+            Ok(None) => return Err(held(&path, holder, wait)),
             Err(error) if gate::is_cancelled(&error) => return Err(Error::Cancelled),
             Err(error) => locks.missing.push((path, error)),
         }
@@ -94,11 +98,10 @@ fn open(path: &Path, gate: &Arc<dyn Gate>) -> io::Result<Dir> {
     Dir::open(path, Realm::Source, Arc::clone(gate))
 }
 
-fn held(path: &Path, waited: Duration) -> Error {
+fn held(path: &Path, holder: Option<u32>, waited: Duration) -> Error {
+    let holder = holder.map_or_else(String::new, |process| format!(" (process {process})"));
     let waited = if waited.is_zero() { String::new() } else { format!(" after {} ms", waited.as_millis()) };
+    let path = shown(path.as_os_str().as_encoded_bytes());
     let advice = "let that one end, or wait longer with --wait, as in --wait 10m";
-    Error::Locked(format!(
-        "another run still backs up {}{waited}: {advice}",
-        shown(path.as_os_str().as_encoded_bytes())
-    ))
+    Error::Locked(format!("another run{holder} still backs up {path}{waited}: {advice}"))
 }

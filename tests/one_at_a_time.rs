@@ -49,7 +49,8 @@ fn a_second_run_says_what_is_locked_and_what_to_do_and_touches_nothing() {
     assert_eq!((output.status.code(), report["outcome"].as_str()), (Some(5), Some("locked")), "{report}");
     let source = stage.path("source").canonicalize().expect("resolves");
     let expected = format!(
-        "error: another run still backs up {}: let that one end, or wait longer with --wait, as in --wait 10m\n",
+        "error: another run (process {}) still backs up {}: let that one end, or wait longer with --wait, as in --wait 10m\n",
+        first.id(),
         source.display()
     );
     assert_eq!(text(&output.stderr), expected);

@@ -77,10 +77,49 @@ pub(crate) fn utc_stamp(at: Timestamp) -> String {
     }
 }
 
+/// The living process that took the `flock(2)` on the inode with this identity, as far as the kernel lets us know.
+pub(crate) fn lock_holder((dev, ino): (u64, u64)) -> Option<u32> {
+    let table = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let inode = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    table.lines().find_map(|line| holder_in(line, &inode)).filter(|process| is_alive(*process))
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 4711 fd:00:1234 0 EOF`.
+fn holder_in(line: &str, inode: &str) -> Option<u32> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    match fields[..] {
+        [_, "FLOCK", _, _, process, held, ..] if held == inode => process.parse().ok(),
+        _ => None,
+    }
+}
+
+fn is_alive(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
 /// The largest resident set that this process has had, in bytes; 0 where the kernel does not tell.
 pub(crate) fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_kernels_table_of_locks_is_understood() {
+        let line = "2: FLOCK  ADVISORY  WRITE 4711 fd:00:1234 0 EOF";
+        assert_eq!(holder_in(line, "fd:00:1234"), Some(4711));
+        for other in
+            ["2: POSIX  ADVISORY  WRITE 4711 fd:00:1234 0 EOF", "2: -> FLOCK ADVISORY WRITE 1 fd:00:1234 0 EOF", ""]
+        {
+            assert_eq!(holder_in(other, "fd:00:1234"), None, "{other}");
+        }
+        assert_eq!(holder_in(line, "fd:00:123"), None);
+        assert!(is_alive(std::process::id()) && !is_alive(u32::MAX));
+    }
 }

@@ -7,8 +7,8 @@ mod host;
 pub(crate) use dir::{Dir, Listed, Listing};
 pub(crate) use file::{Reader, Writer};
 pub(crate) use host::{
-    coarse_now, coarse_tick, effective_gid, effective_uid, forgo_ownership, now, peak_memory, raise_descriptor_limit,
-    random_hex, utc_stamp,
+    coarse_now, coarse_tick, effective_gid, effective_uid, forgo_ownership, lock_holder, now, peak_memory,
+    raise_descriptor_limit, random_hex, utc_stamp,
 };
 pub(crate) use rustix::io::Errno;
 
