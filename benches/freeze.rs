@@ -257,6 +257,7 @@ fn back_up(state: &Path) -> Result<()> {
             compression: None,
             freeze: freeze::Options::default(),
             verify: true,
+            if_changed: false,
             wait: Duration::ZERO,
             created_at: None,
             retention: None,

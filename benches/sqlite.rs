@@ -161,6 +161,7 @@ fn back_up(state: &Path, archive: &Path) -> Result<Report> {
         compression: None,
         freeze: Options { databases, ..Options::default() },
         verify: true,
+        if_changed: false,
         wait: Duration::ZERO,
         created_at: None,
         retention: None,

@@ -15,7 +15,7 @@ use crate::freeze::{self, Frozen, Held, Rest, State};
 use crate::gate::Gate;
 use crate::lock::{self, Locks};
 use crate::naming::archive_name;
-use crate::output::{Draft, Sealed, Stream, Target};
+use crate::output::{Draft, Marked, Sealed, Stream, Target};
 use crate::plan::{NameAudit, Plan, Request, plan};
 use crate::prune::{Fresh, Retention, prune};
 use crate::relpath::{joined, shown};
@@ -23,6 +23,7 @@ use crate::report::{
     AgentRoot, Asset, Consistency, CopiedDatabase, Counts, FORMAT_VERSION, Fated, Outcome, PathName, RefusedName,
     Report, RestlessPath, Skipped,
 };
+use crate::seen::{Mark, Seen};
 use crate::shelf;
 use crate::sys;
 use crate::verify;
@@ -45,6 +46,8 @@ pub struct Create {
     pub freeze: freeze::Options,
     /// Whether the archive is read back before it gets its name.
     pub verify: bool,
+    /// Whether nothing shall be written if nothing differs from the newest such archive in the directory.
+    pub if_changed: bool,
     /// How long another run on the same source is waited for.
     pub wait: Duration,
     /// When the backup is said to be made; now, where that is not said. It is part of every name in the archive, so
@@ -93,6 +96,7 @@ pub(crate) fn conclude(report: &mut Report, outcome: Result<()>, begun: Instant)
     report.elapsed_milliseconds = Some(milliseconds_since(begun));
     report.peak_memory_bytes = Some(sys::peak_memory());
     report.outcome = match &outcome {
+        Ok(()) if report.outcome == Outcome::Unchanged => Outcome::Unchanged,
         Ok(()) => verdict(&report.counts),
         Err(Error::Usage(_)) => Outcome::Usage,
         Err(Error::Failed { .. }) => Outcome::Failed,
@@ -134,18 +138,21 @@ fn run(create: Create, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn
     wants_a_directory(&create)?;
     let compression = compression(&create);
     report.compression = Some(compression.to_string());
+    comparable(&create)?;
     if let Output::Path(path) = &create.output {
         outside_of_sources(&archive_path(path, compression.codec, report)?, &plan)?;
     }
     let _locks = locked(&plan, &create, report, gate, observer)?;
-    let job = Job { plan, options: create.freeze, compression, begun: Instant::now(), gate, observer };
+    let compare = create.if_changed.then_some(&create.request);
+    let job = Job { plan, options: create.freeze, compression, compare, begun: Instant::now(), gate, observer };
     match create.output {
         Output::Stream(out) => job.to_stream(out, report),
         Output::Path(path) => {
             // Only now: a run that was waited for may have taken the name.
             let path = archive_path(&path, compression.codec, report)?;
             job.to_file(&path, create.verify, report)?;
-            if let Some(retention) = &create.retention {
+            // Where nothing was made, nothing goes.
+            if let Some(retention) = create.retention.as_ref().filter(|_| report.outcome != Outcome::Unchanged) {
                 thin_out(&path, retention, report, gate, observer);
             }
             Ok(())
@@ -180,6 +187,18 @@ pub(crate) fn thin_out(
         }
     }
     report.pruned = Some(pruned);
+}
+
+/// Only archives in a directory can be compared with.
+fn comparable(create: &Create) -> Result<()> {
+    match &create.output {
+        Output::Path(path) if !create.if_changed || is_directory(path) => Ok(()),
+        Output::Stream(_) if !create.if_changed => Ok(()),
+        _ => Err(Error::Usage(
+            "--if-changed compares with the newest archive in a directory: name one, as in --output /backup/"
+                .to_owned(),
+        )),
+    }
 }
 
 /// Locks the sources, and enters into the report what came of that: a run that had to wait begins when it need not any
@@ -221,6 +240,7 @@ pub(crate) fn compression(create: &Create) -> Compression {
     create.compression.or(by_name).unwrap_or_default()
 }
 
+/// Whether an output is a directory, or shall be one.
 fn is_directory(output: &Path) -> bool {
     output.is_dir() || output.as_os_str().as_bytes().ends_with(b"/")
 }
@@ -300,6 +320,8 @@ struct Job<'a> {
     options: freeze::Options,
     compression: Compression,
     begun: Instant,
+    /// What was asked for, where it matters whether anything has changed.
+    compare: Option<&'a Request>,
     gate: &'a Arc<dyn Gate>,
     observer: &'a dyn Observer,
 }
@@ -310,12 +332,36 @@ impl Job<'_> {
         report.archive_path = Some(PathName(target.path().as_os_str().as_bytes().to_vec()));
         report.free_bytes = target.free_space();
         let mut frozen = freeze::freeze(&self.plan, &self.options, &target.directory, self.gate, self.observer)?;
+        let seen = self.seen(&frozen)?;
+        if let Some(same) = seen.as_ref().map(|seen| same(&target, seen)).transpose()?.flatten() {
+            return self.unchanged(frozen, same, report);
+        }
         enough_space(frozen.bytes, self.compression.codec, report.free_bytes, &target.directory)?;
         let draft = Draft::create(target)?;
         let written = self.write(&mut frozen, draft, report)?;
         release(frozen, report);
         let sealed = written.sink.seal()?;
-        self.publish(sealed, &written.inventory, verify, report)
+        self.publish(sealed, &written.inventory, verify, seen, report)
+    }
+
+    /// What was frozen, in a few bytes, where it matters.
+    fn seen(&self, frozen: &Frozen) -> Result<Option<Seen>> {
+        let Some(request) = self.compare else { return Ok(None) };
+        let how = format!("{} {:?}", self.compression, self.options.databases.check);
+        Seen::of(frozen, &self.plan, request, &how)
+            .map_err(|error| Error::failed("look at what was frozen of", &self.plan.roots[0].path, error))
+    }
+
+    /// Lets go of everything: the archive is there.
+    fn unchanged(&self, frozen: Frozen, same: Marked, report: &mut Report) -> Result<()> {
+        let directories = frozen.nodes.iter().filter(|node| node.state != State::Gone).count() as u64;
+        let counts = Counts { files: frozen.files, bytes: frozen.bytes, directories, ..Counts::default() };
+        fill(report, &self.plan, &frozen, Payload { counts, external: Vec::new() });
+        release(frozen, report);
+        report.archive_path = Some(PathName(same.path.as_os_str().as_bytes().to_vec()));
+        report.archive_bytes = Some(same.stat.size);
+        report.outcome = Outcome::Unchanged;
+        Ok(())
     }
 
     fn to_stream(&self, out: Box<dyn Write + Send>, report: &mut Report) -> Result<()> {
@@ -348,7 +394,14 @@ impl Job<'_> {
         archive::write(frozen, &self.plan, sink, self.compression, &root, self.observer, fill)
     }
 
-    fn publish(&self, sealed: Sealed, inventory: &str, verify: bool, report: &mut Report) -> Result<()> {
+    fn publish(
+        &self,
+        sealed: Sealed,
+        inventory: &str,
+        verify: bool,
+        seen: Option<Seen>,
+        report: &mut Report,
+    ) -> Result<()> {
         let bytes = sealed.bytes();
         report.archive_bytes = Some(bytes);
         self.observer.on(Event::Sealed { bytes });
@@ -358,6 +411,13 @@ impl Job<'_> {
             report.warnings.push("The archive was not read back (--no-verify): nothing proves it yet.".to_owned());
             sealed.trust()
         };
+        // What is not proven, or not whole, is no reason not to make another one.
+        if let Some(seen) = seen.filter(|_| verify && report.counts.losses() == 0)
+            && let Err(error) = verified.mark(|archive| seen.mark(archive))
+        {
+            let mark = "The archive cannot be marked with what it was made of, so that the next run makes another one";
+            report.warnings.push(format!("{mark} ({error})."));
+        }
         let path = verified.publish()?;
         report.verified = verify;
         if verify {
@@ -397,6 +457,14 @@ impl<R: std::io::Read> std::io::Read for Watched<'_, R> {
         self.observer.on(Event::ReadBack { bytes: self.read });
         Ok(n)
     }
+}
+
+/// The newest archive that was made of the same, where no later one was made of something else.
+fn same(target: &Target, seen: &Seen) -> Result<Option<Marked>> {
+    let marked = target.marked().map_err(|error| Error::failed("look at the archives in", &target.directory, error))?;
+    let mut told = marked.into_iter().map(|marked| (seen.compare(&marked.mark, &marked.stat), marked));
+    let newest = told.find(|(mark, _)| *mark != Mark::Other);
+    Ok(newest.and_then(|(mark, marked)| (mark == Mark::Same).then_some(marked)))
 }
 
 /// Lets go of the source. What cannot be removed does not spoil the archive, and is told.

@@ -51,6 +51,7 @@ pub mod prune;
 pub mod relpath;
 pub mod report;
 pub mod restore;
+mod seen;
 pub mod sessions;
 mod shelf;
 pub mod status;

@@ -16,6 +16,12 @@ use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_partial_name, partial_name};
 use crate::sys::{self, Dir, Errno, Reader, Writer};
 
+/// The extended attribute that says what an archive was made of.
+const MARK: &[u8] = b"user.clawsnap.seen";
+
+/// How the names begin that archives get in a directory.
+pub(crate) const ARCHIVE: &str = "clawsnap-";
+
 /// Where an archive shall be published.
 pub(crate) struct Target {
     dir: Dir,
@@ -50,10 +56,44 @@ impl Target {
         self.directory.join(std::ffi::OsStr::from_bytes(&self.name))
     }
 
+    /// What is written on the archives in the directory that carry the mark `name` and are ours, the latest first.
+    ///
+    /// # Errors
+    /// Only the cancellation of the run: what cannot be read tells nothing.
+    pub(crate) fn marked(&self) -> io::Result<Vec<Marked>> {
+        let mut found = Vec::new();
+        for listed in self.dir.list().map(|listing| listing.names).unwrap_or_default() {
+            if listed.name.starts_with(ARCHIVE.as_bytes()) {
+                match self.mark_of(&listed.name) {
+                    Err(error) if crate::gate::is_cancelled(&error) => return Err(error),
+                    marked => found.extend(marked.ok().flatten()),
+                }
+            }
+        }
+        found.sort_unstable_by_key(|marked| std::cmp::Reverse(marked.stat.mtime));
+        Ok(found)
+    }
+
+    fn mark_of(&self, name: &[u8]) -> io::Result<Option<Marked>> {
+        let file = self.dir.open_file(name)?;
+        let stat = file.stat()?;
+        let ours = [0, sys::effective_uid()].contains(&stat.uid) && stat.kind == Kind::File;
+        let mark = file.xattrs()?.into_iter().find(|(name, _)| name == MARK).filter(|_| ours);
+        let path = self.directory.join(std::ffi::OsStr::from_bytes(name));
+        Ok(mark.map(|(_, mark)| Marked { path, stat, mark }))
+    }
+
     /// Bytes that are free there.
     pub(crate) fn free_space(&self) -> Option<u64> {
         self.dir.free_space().ok()
     }
+}
+
+/// An archive with what is written on it.
+pub(crate) struct Marked {
+    pub(crate) path: PathBuf,
+    pub(crate) stat: Stat,
+    pub(crate) mark: Vec<u8>,
 }
 
 fn taken(path: PathBuf, cause: io::Error) -> Error {
@@ -211,6 +251,16 @@ pub(crate) struct Verified {
 }
 
 impl Verified {
+    /// Writes on the archive what it was made of, which may depend on its own metadata. A power cut may take that away
+    /// again: it only saves work.
+    ///
+    /// # Errors
+    /// A filesystem without extended attributes.
+    pub(crate) fn mark(&self, mark: impl FnOnce(&Stat) -> String) -> io::Result<()> {
+        let file = &self.draft.file;
+        file.set_xattr(MARK, mark(&file.stat()?).as_bytes())
+    }
+
     /// Gives the archive its name and makes the name durable.
     ///
     /// # Errors

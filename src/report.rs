@@ -19,6 +19,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub enum Outcome {
     /// Everything that was there is in the archive.
     Complete,
+    /// Nothing differs from what the archive that is named was made of; nothing was written.
+    Unchanged,
     /// The archive was made, with losses that are listed.
     Lossy,
     /// There is no archive.
@@ -379,11 +381,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// The exit code of the command: 0 complete, 1 failed, 2 usage, 3 with losses, 4 unproven, 5 locked, 128 + the
+    /// The exit code of the command: 0 complete or unchanged, 1 failed, 2 usage, 3 with losses, 4 unproven, 5 locked, 128 + the
     /// signal if cancelled by one (1 if cancelled otherwise).
     pub fn exit_code(&self) -> u8 {
         match self.outcome {
-            Outcome::Complete => 0,
+            Outcome::Complete | Outcome::Unchanged => 0,
             Outcome::Failed => 1,
             Outcome::Usage => 2,
             Outcome::Lossy => 3,
@@ -403,6 +405,7 @@ mod tests {
         let code = |outcome, signal| Report { outcome, signal, ..Report::default() }.exit_code();
         for (outcome, expected) in [
             (Outcome::Complete, 0),
+            (Outcome::Unchanged, 0),
             (Outcome::Failed, 1),
             (Outcome::Usage, 2),
             (Outcome::Lossy, 3),

@@ -185,7 +185,8 @@ fn create(request: Request, out: &Path, freeze: Options, gate: &Arc<dyn Gate>, o
     let output = Output::Path(out.to_owned());
     let compression = Some("none".parse().expect("is known"));
     let wait = Duration::ZERO;
-    let create = Create { request, output, compression, freeze, verify: true, wait, created_at: None, retention: None };
+    let (if_changed, created_at, retention) = (false, None, None);
+    let create = Create { request, output, compression, freeze, verify: true, if_changed, wait, created_at, retention };
     clawsnap::create(create, gate, observer)
 }
 

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["plan", "output"],
     &["freeze", "lock"],
     &["archive"],
-    &["verify"],
+    &["verify", "seen"],
     &["shelf"],
     &["prune", "status"],
     &["create", "list"],

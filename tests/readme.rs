@@ -336,6 +336,7 @@ fn the_exit_codes_are_those_of_the_code() {
     let told: BTreeMap<String, String> = rows.iter().map(|row| (quoted(&row[1]).join(""), row[0].clone())).collect();
     let all = [
         Outcome::Complete,
+        Outcome::Unchanged,
         Outcome::Lossy,
         Outcome::Failed,
         Outcome::Usage,

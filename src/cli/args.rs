@@ -29,7 +29,7 @@ Examples:
   clawsnap status /backup --max-age 26h    whether there is a fresh one
 
 Exit codes of create:
-  0 complete   1 failed, no archive   2 usage   3 archive made, with losses that are listed
+  0 complete, or unchanged   1 failed, no archive   2 usage   3 archive made, with losses that are listed
   4 made, but not what was written: not published   5 another run backs up the same source
   128+n ended by signal n";
 
@@ -128,6 +128,10 @@ pub(super) struct Create {
     /// Read the archive back before it gets its name; this is the default
     #[arg(long, conflicts_with = "no_verify")]
     pub(super) verify: bool,
+
+    /// Write nothing if nothing differs from the newest archive in the output directory that was made so
+    #[arg(long, conflicts_with = "no_verify")]
+    pub(super) if_changed: bool,
 
     /// How long to wait while another run backs up the same source, as 30s or 10m; 0 does not wait
     #[arg(long, value_name = "DUR", default_value = "0", value_parser = duration::settle)]

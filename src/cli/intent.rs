@@ -25,6 +25,8 @@ pub(super) struct Intent {
     pub(super) freeze: Options,
     /// Whether the archive is read back.
     pub(super) verify: bool,
+    /// Whether nothing is written if nothing has changed.
+    pub(super) if_changed: bool,
     /// How long another run is waited for.
     pub(super) wait: Duration,
     /// Whether nothing is written.
@@ -63,9 +65,9 @@ impl Intent {
             Some(path) => Destination::Path(place::with_home(path, request.environment.home.as_deref())),
             None => Destination::Path(place::default_directory(&request)),
         };
-        let args::Create { compress: compression, no_verify, wait, dry_run, .. } = typed;
+        let args::Create { compress: compression, no_verify, if_changed, wait, dry_run, .. } = typed;
         let verify = !no_verify;
-        Ok(Self { request, destination, compression, freeze, verify, wait, dry_run, created_at, retention })
+        Ok(Self { request, destination, compression, freeze, verify, if_changed, wait, dry_run, created_at, retention })
     }
 }
 

@@ -70,8 +70,9 @@ fn output(destination: &Destination, cancel: &CancelFlag) -> Result<Output> {
 }
 
 fn execute(intent: Intent, output: Output, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
-    let Intent { request, compression, freeze, verify, wait, dry_run, created_at, retention, .. } = intent;
-    let create = Create { request, output, compression, freeze, verify, wait, created_at, retention };
+    let dry_run = intent.dry_run;
+    let Intent { request, compression, freeze, verify, if_changed, wait, created_at, retention, .. } = intent;
+    let create = Create { request, output, compression, freeze, verify, if_changed, wait, created_at, retention };
     if dry_run { crate::survey(&create, gate, observer) } else { crate::create(create, gate, observer) }
 }
 

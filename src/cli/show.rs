@@ -37,7 +37,7 @@ impl Show {
             say::json("report", report);
         }
         match report.outcome {
-            Outcome::Complete | Outcome::Lossy => self.made(report),
+            Outcome::Complete | Outcome::Lossy | Outcome::Unchanged => self.made(report),
             _ => self.failed(report),
         }
         if let Some(signal) = report.signal.and_then(|number| Signal::try_from(number).ok()) {

@@ -47,6 +47,7 @@ pub(super) fn of_losses(report: &Report) -> Option<String> {
 
 fn heading(report: &Report, paint: Paint) -> String {
     match (report.outcome, report.consistent) {
+        (Outcome::Unchanged, _) => paint.good("unchanged: nothing was written"),
         (Outcome::Complete, Some(Consistency::Window)) => paint.warn("complete, but not of one instant"),
         (Outcome::Complete, _) => paint.good("complete, and of one instant"),
         _ => paint.bad(&format!("made, with {}", plural(report.counts.losses(), "loss", "losses"))),
@@ -59,6 +60,9 @@ fn archive(report: &Report) -> Option<String> {
 }
 
 fn proof(report: &Report) -> Option<String> {
+    if report.outcome == Outcome::Unchanged {
+        return Some("made earlier, of the same".to_owned());
+    }
     let text = if report.verified { "read back from disk and equal to its inventory" } else { "NOT read back" };
     Some(text.to_owned())
 }

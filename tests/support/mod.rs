@@ -121,6 +121,7 @@ impl Backup {
             compression: Compression::from_file_name(archive),
             freeze: self.options,
             verify: true,
+            if_changed: false,
             wait: Duration::ZERO,
             created_at: self.created_at,
             retention: None,
