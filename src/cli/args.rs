@@ -137,6 +137,22 @@ pub(super) struct Create {
     #[arg(long, value_name = "DUR", default_value = "0", value_parser = duration::settle)]
     pub(super) wait: Duration,
 
+    /// Add a line with the time and the outcome to FILE, and one for each warning and loss
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+
+    /// Let other programs have the processor first, and as far as that goes by it, the disk
+    #[arg(long)]
+    pub(super) nice: bool,
+
+    /// Have a shell run CMD if it ended with exit code 0; the report is on its standard input, as JSON
+    #[arg(long, value_name = "CMD")]
+    pub(super) on_success: Option<String>,
+
+    /// The same if it ended with any other
+    #[arg(long, value_name = "CMD")]
+    pub(super) on_failure: Option<String>,
+
     /// Write nothing: say what would be archived and find what is in the way
     #[arg(long)]
     pub(super) dry_run: bool,

@@ -1,5 +1,6 @@
 //! What was typed, what it means, and what is shown. Nothing else imports this module, and it alone prints.
 
+mod after;
 mod args;
 mod bars;
 mod chart;

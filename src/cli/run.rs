@@ -7,30 +7,50 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use color_eyre::eyre::{Result, WrapErr};
+use nix::sys::signal::Signal;
 
+use super::after::After;
 use super::args::{self, misuse};
 use super::bars::Bars;
 use super::intent::{Destination, Intent};
 use super::show::Show;
 use super::signals::Signals;
 use super::stdout::Stdout;
-use super::terminal;
+use super::{say, terminal};
 use crate::event::Observer;
 use crate::gate::{CancelFlag, Gate};
 use crate::plan::Environment;
 use crate::report::{FORMAT_VERSION, Outcome, Report};
-use crate::{Create, Output};
+use crate::{Create, Output, sys};
 
 /// `clawsnap create`.
 pub(super) fn create(typed: args::Create) -> ExitCode {
     let (json, quiet) = (typed.json, typed.quiet);
+    let after = match After::prepare(typed.log.as_deref(), typed.on_success.clone(), typed.on_failure.clone()) {
+        Ok(after) => after,
+        Err(words) => return say::failed(&words, 1),
+    };
+    if typed.nice {
+        // Before there are other threads: each has a priority of its own, which it hands on.
+        sys::be_nice();
+    }
     let intent = match Intent::of(typed, Environment::of_process(), io::stdout().is_terminal()) {
         Ok(intent) => intent,
         Err(reason) => misuse(&reason).exit(),
     };
     let show = Show::new(json, quiet, &intent.destination);
     let report = watched(intent, quiet).unwrap_or_else(|error| failed(format!("{error:#}")));
-    show.end(&report)
+    show.tell(&report);
+    after.run(&report);
+    end(&report)
+}
+
+/// How the process ends.
+fn end(report: &Report) -> ExitCode {
+    if let Some(signal) = report.signal.and_then(|number| Signal::try_from(number).ok()) {
+        Signals::die_by(signal);
+    }
+    ExitCode::from(report.exit_code())
 }
 
 /// Runs with signals watched and progress shown.

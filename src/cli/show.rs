@@ -1,13 +1,9 @@
-//! The end of a run: what is printed, where, and how the process ends.
+//! The end of a run: what is printed, and where.
 
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
-
-use nix::sys::signal::Signal;
 
 use super::intent::Destination;
 use super::page;
-use super::signals::Signals;
 use super::{dry_run, prune, say, summary, terminal};
 use crate::report::{Outcome, Report};
 
@@ -31,8 +27,8 @@ impl Show {
         Self { json, quiet, archive_on_stdout: *destination == Destination::Stdout }
     }
 
-    /// Prints what `report` has to say, and tells how the process shall end.
-    pub(super) fn end(self, report: &Report) -> ExitCode {
+    /// Prints what `report` has to say.
+    pub(super) fn tell(self, report: &Report) {
         if self.json {
             say::json("report", report);
         }
@@ -40,10 +36,6 @@ impl Show {
             Outcome::Complete | Outcome::Lossy | Outcome::Unchanged => self.made(report),
             _ => self.failed(report),
         }
-        if let Some(signal) = report.signal.and_then(|number| Signal::try_from(number).ok()) {
-            Signals::die_by(signal);
-        }
-        ExitCode::from(report.exit_code())
     }
 
     fn made(self, report: &Report) {

@@ -50,6 +50,13 @@ pub(crate) fn forgo_ownership() {
     let _forgone = set_capabilities(None, sets);
 }
 
+/// Lowers the priority of this thread and of those that it starts, as `nice` does.
+#[cfg(feature = "cli")]
+pub(crate) fn be_nice() {
+    // To be nicer is everybody's right.
+    let _allowed = rustix::process::nice(10);
+}
+
 /// Raises the soft limit of open descriptors to the hard one; returns the limit in force.
 pub(crate) fn raise_descriptor_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);

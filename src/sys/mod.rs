@@ -6,6 +6,8 @@ mod host;
 
 pub(crate) use dir::{Dir, Listed, Listing};
 pub(crate) use file::{Reader, Writer};
+#[cfg(feature = "cli")]
+pub(crate) use host::be_nice;
 pub(crate) use host::{
     coarse_now, coarse_tick, effective_gid, effective_uid, forgo_ownership, lock_holder, now, peak_memory,
     raise_descriptor_limit, random_hex, utc_stamp,

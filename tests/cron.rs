@@ -1,0 +1,138 @@
+//! Backups that nobody watches: a log, a lower priority, and commands that are told how it ended.
+#![cfg(feature = "cli")]
+
+mod stage;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use stage::{Stage, finished, json, send, text, wait_until};
+
+impl Stage {
+    fn with(&self, line: &str, more: &[&str]) -> std::process::Output {
+        self.command(line).args(more).output().expect("runs")
+    }
+
+    fn said(&self, name: &str) -> Option<Value> {
+        let bytes = fs::read(self.path(name)).ok()?;
+        Some(serde_json::from_slice(&bytes).expect("is JSON"))
+    }
+}
+
+const HOOKS: [&str; 4] = ["--on-success", "cat > good.json", "--on-failure", "cat > bad.json"];
+
+#[test]
+fn the_command_for_success_gets_the_report() {
+    let stage = Stage::new();
+    let output = stage.with("create source -o out/ --json", &HOOKS);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!((stage.said("good.json"), stage.said("bad.json")), (Some(json(&output)), None));
+    let again = stage.with("create source -o out/ --if-changed -q", &HOOKS);
+    assert_eq!((again.status.code(), again.stderr.len()), (Some(0), 0));
+    stage.assert_clean();
+}
+
+#[test]
+fn the_command_for_failure_is_told_of_everything_but_a_whole_archive() {
+    let broken = [&b"SQLite format 3\0"[..], &[0xaa; 8192]].concat();
+    let stage = Stage::new().file("source/broken.sqlite", &broken);
+    let lock = fs::File::open(stage.path("home")).expect("opens");
+    lock.lock().expect("locks");
+    for (line, code, outcome) in [
+        ("create source -o out/ -q", 3, "lossy"),
+        ("create no-such -q", 2, "usage"),
+        ("create home -o out/ -q", 5, "locked"),
+        ("create source -o /proc/no/such/ -q", 1, "failed"),
+    ] {
+        let output = stage.with(line, &HOOKS);
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", text(&output.stderr));
+        assert_eq!(stage.said("bad.json").expect("was told")["outcome"], outcome, "{line}");
+        assert_eq!(stage.said("good.json"), None, "{line}");
+        fs::remove_file(stage.path("bad.json")).expect("removes");
+    }
+}
+
+#[test]
+fn a_run_that_is_interrupted_tells_that_and_dies_by_its_signal_all_the_same() {
+    let stage = Stage::new().large();
+    let mut command = stage.command("create source -o - --compress none --log log");
+    let child = command.args(HOOKS).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+    wait_until(|| !stage.leftovers().is_empty());
+    send(&child, Signal::SIGTERM);
+    assert_eq!(finished(child).signal(), Some(15));
+    let told = stage.said("bad.json").expect("was told");
+    assert_eq!((&told["outcome"], &told["signal"]), (&Value::from("cancelled"), &Value::from(15)));
+    let log = fs::read_to_string(stage.path("log")).expect("is there");
+    assert!(log.contains(" cancelled: cancelled by SIGTERM: no archive was made\n"), "{log}");
+    stage.assert_clean();
+}
+
+#[test]
+fn a_command_that_fails_or_does_not_read_is_a_warning_and_changes_nothing() {
+    let stage = Stage::new();
+    let output = stage.with("create source -o out/ -q --json", &["--on-success", "echo loud; exit 7"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(json(&output)["outcome"], "complete");
+    assert_eq!(text(&output.stderr), "loud\nwarning: the --on-success command ended with exit status: 7\n");
+    let silent = stage.with("create source -o out/ -q", &["--on-success", "exec <&-; true"]);
+    assert_eq!((silent.status.code(), silent.stderr.len()), (Some(0), 0));
+}
+
+#[test]
+fn a_log_grows_by_a_line_a_run_with_the_time() {
+    let stage = Stage::new();
+    for line in ["create source -o out/a.tar", "create source -o out/a.tar", "create source -o out/ --if-changed"] {
+        stage.with(line, &["--log", "~/log", "-q"]);
+    }
+    let log = fs::read_to_string(stage.path("home/log")).expect("is there");
+    let lines: Vec<(&str, &str)> = log.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!(lines.len(), 3, "{log}");
+    for (time, _) in &lines {
+        assert!(time.parse::<jiff::Timestamp>().is_ok() && time.ends_with('Z'), "{time}");
+    }
+    assert!(lines[0].1.starts_with("complete /") && lines[0].1.contains("a.tar: 2 files, 13 B in "), "{log}");
+    assert!(lines[1].1.starts_with("failed: cannot publish the archive as "), "{log}");
+    let mode = fs::metadata(stage.path("home/log")).expect("is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_to_ends_it_before_anything_is_done() {
+    let stage = Stage::new();
+    let output = stage.run("create source -o out/ --log no/such/log");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).starts_with("error: cannot write to the log no/such/log: "),
+        "{}",
+        text(&output.stderr)
+    );
+    assert!(stage.archives().is_empty());
+}
+
+#[test]
+fn a_nice_run_lets_others_go_first_in_all_of_its_threads() {
+    let stage = Stage::new().large();
+    let mut command = stage.command("create source -o - --compress zstd --nice");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+    wait_until(|| !stage.leftovers().is_empty());
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("lists");
+    let nice = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        stat.rsplit(") ").next()?.split(' ').nth(16)?.parse::<i32>().ok()
+    };
+    let all: Vec<i32> = tasks.filter_map(|task| nice(task.ok()?)).collect();
+    send(&child, Signal::SIGKILL);
+    finished(child);
+    let before = fs::read_to_string("/proc/self/stat").expect("is there");
+    let before: i32 = before
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.split(' ').nth(16))
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    assert!(all.len() > 1 && all.iter().all(|nice| *nice == (before + 10).min(19)), "{all:?}");
+}
