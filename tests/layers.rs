@@ -35,6 +35,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("landlock", &["src/sys/"]),
     ("nix", &["src/sys/", "src/cli/", "src/archive/tarball.rs"]),
     ("clap", &["src/cli/"]),
+    ("clap_complete", &["src/cli/"]),
+    ("clap_mangen", &["src/cli/"]),
     ("indicatif", &["src/cli/"]),
     ("color_eyre", &["src/cli/"]),
     ("rusqlite", &["src/freeze/database/"]),

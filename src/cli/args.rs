@@ -13,7 +13,7 @@ use super::{duration, helper};
 use crate::archive::Compression;
 use crate::freeze::{Check, DatabaseOptions, Mode, Options};
 
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Examples:
   clawsnap create                          OpenClaw's state, into the current directory
   clawsnap create -o /backup/              under a name with the time, into /backup
@@ -59,6 +59,10 @@ pub(super) enum Verb {
     Status(Status),
     /// Show and remove what runs that were killed have left
     Sweep(Sweep),
+    /// Print a script that has a shell complete what is typed
+    Completions(Completions),
+    /// Print the manual page, or that of one command
+    Man(Manual),
     /// Copy one database, for a process that asks for it
     #[command(name = helper::NAME, hide = true)]
     Database,
@@ -418,6 +422,21 @@ pub(super) struct Sweep {
     /// Say nothing unless something cannot be removed
     #[arg(short, long)]
     pub(super) quiet: bool,
+}
+
+/// For which shell.
+#[derive(Args, Debug)]
+pub(super) struct Completions {
+    /// The shell
+    pub(super) shell: clap_complete::Shell,
+}
+
+/// Of what.
+#[derive(Args, Debug)]
+pub(super) struct Manual {
+    /// The command [default: clawsnap itself]
+    #[arg(value_name = "COMMAND")]
+    pub(super) command: Option<String>,
 }
 
 impl Create {

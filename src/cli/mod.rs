@@ -12,6 +12,7 @@ mod intent;
 mod keep;
 mod list;
 mod page;
+mod paper;
 mod place;
 mod prune;
 mod restore;
@@ -45,6 +46,8 @@ pub fn main() -> ExitCode {
         Verb::Status(typed) => status::status(&typed),
         Verb::Verify(typed) => verify::verify(&typed),
         Verb::Sweep(typed) => sweep::run(&typed),
+        Verb::Completions(typed) => paper::completions(&typed),
+        Verb::Man(typed) => paper::manual(&typed),
         Verb::Database => helper::serve(),
     }
 }
