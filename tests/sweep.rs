@@ -4,6 +4,7 @@
 mod stage;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ impl Stage {
         stage.write(&format!("out/{TREE}/below/file"), b"half a tree");
         stage.write(&format!("{SWAP}/tree/file"), b"precious");
         fs::create_dir(stage.path(&format!("out/{EMPTY}"))).expect("makes");
+        for ours in [format!("out/{TREE}"), SWAP.to_owned()] {
+            fs::set_permissions(stage.path(&ours), fs::Permissions::from_mode(0o700)).expect("sets");
+        }
         stage
     }
 
