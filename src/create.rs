@@ -273,11 +273,10 @@ pub(crate) fn outside_of_sources(path: &Path, plan: &Plan) -> Result<()> {
 /// Enters a plan into a report.
 fn describe(plan: &Plan, home: Option<&Path>, report: &mut Report) {
     let display = |path: &Path| PathName(displayed(path, home));
-    let name = |path: &Path| PathName(path.as_os_str().as_bytes().to_vec());
     let archived = |path: &Path| joined(report.archive_root.as_bytes(), &payload_path(path.as_os_str().as_bytes()));
     let assets = plan.roots.iter().map(|root| Asset {
         kind: root.kind.as_str(),
-        source_path: name(&root.path),
+        source_path: root.path.as_path().into(),
         display_path: display(&root.path),
         archive_path: PathName(archived(&root.path)),
     });
@@ -286,14 +285,14 @@ fn describe(plan: &Plan, home: Option<&Path>, report: &mut Report) {
     report.assets.sort_by_key(|asset| asset.source_path.0.len());
     let covered = plan.covered.iter().map(|covered| Skipped {
         kind: covered.kind.as_str().to_owned(),
-        source_path: name(&covered.path),
+        source_path: covered.path.as_path().into(),
         display_path: display(&covered.path),
         reason: "covered".to_owned(),
         covered_by: Some(display(&covered.covered_by)),
     });
     let missing = plan.missing.iter().map(|missing| Skipped {
         kind: missing.kind.as_str().to_owned(),
-        source_path: name(&missing.path),
+        source_path: missing.path.as_path().into(),
         display_path: display(&missing.path),
         reason: "missing".to_owned(),
         covered_by: None,
@@ -301,8 +300,9 @@ fn describe(plan: &Plan, home: Option<&Path>, report: &mut Report) {
     report.skipped = covered.chain(missing).collect();
     report.warnings.extend(plan.warnings.iter().map(ToString::to_string));
     let agents = plan.openclaw.iter().filter_map(|openclaw| openclaw.agent_roots.as_ref()).flatten();
-    report.agent_roots =
-        agents.map(|agent| AgentRoot { agent_id: agent.agent_id.clone(), source_path: name(&agent.path) }).collect();
+    report.agent_roots = agents
+        .map(|agent| AgentRoot { agent_id: agent.agent_id.clone(), source_path: agent.path.as_path().into() })
+        .collect();
 }
 
 /// A path with the home directory as `~`.
@@ -328,7 +328,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn to_file(&self, path: &Path, verify: bool, report: &mut Report) -> Result<()> {
         let target = Target::open(path, self.gate)?;
-        report.archive_path = Some(PathName(target.path().as_os_str().as_bytes().to_vec()));
+        report.archive_path = Some(target.path().as_path().into());
         report.free_bytes = target.free_space();
         let mut frozen = freeze::freeze(&self.plan, &self.options, &target.directory, self.gate, self.observer)?;
         let seen = self.seen(&frozen)?;
@@ -357,7 +357,7 @@ impl Job<'_> {
         let counts = Counts { files: frozen.files, bytes: frozen.bytes, directories, ..Counts::default() };
         fill(report, &self.plan, &frozen, Payload { counts, external: Vec::new() });
         release(frozen, report);
-        report.archive_path = Some(PathName(same.path.as_os_str().as_bytes().to_vec()));
+        report.archive_path = Some(same.path.as_path().into());
         report.archive_bytes = Some(same.stat.size);
         report.outcome = Outcome::Unchanged;
         Ok(())
@@ -422,7 +422,7 @@ impl Job<'_> {
         if verify {
             shelf::note_published(&path, report, self.gate);
         }
-        report.archive_path = Some(PathName(path.as_os_str().as_bytes().to_vec()));
+        report.archive_path = Some(path.as_path().into());
         if report.counts.bytes / bytes.max(1) > OPENCLAW_RATIO {
             report.warnings.push(format!(
                 "This archive unpacks to more than {OPENCLAW_RATIO} times its length: OpenClaw's own verify refuses it, and \

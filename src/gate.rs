@@ -109,6 +109,17 @@ pub fn is_cancelled(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Cancelled>())
 }
 
+/// Trouble is an answer; a cancelled run is not.
+///
+/// # Errors
+/// Only the cancellation.
+pub(crate) fn tolerate<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Err(error) if is_cancelled(&error) => Err(error),
+        other => Ok(other.ok()),
+    }
+}
+
 /// The production gate: open until somebody cancels the run.
 #[derive(Clone, Debug, Default)]
 pub struct CancelFlag(Arc<AtomicBool>);

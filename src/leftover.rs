@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 
 use crate::gate;
-use crate::sys::{self, Errno};
+use crate::sys;
 
 /// How something that a run made stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,10 +42,10 @@ impl Leftover {
     /// # Errors
     /// Only the cancellation of the run.
     pub(crate) fn of(name: &[u8], looked: io::Result<Standing>) -> io::Result<Option<Self>> {
-        let (standing, reason) = match looked {
-            Ok(standing) => (standing, None),
+        let (standing, reason) = match sys::if_there(looked) {
+            Ok(Some(standing)) => (standing, None),
+            Ok(None) => return Ok(None),
             Err(error) if gate::is_cancelled(&error) => return Err(error),
-            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return Ok(None),
             Err(error) => (Standing::Stuck, Some(error.to_string())),
         };
         Ok(Some(Self { name: name.into(), standing, reason }))

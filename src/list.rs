@@ -9,11 +9,10 @@ use std::sync::Arc;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::Serialize;
 
-use crate::archive::{Line, PAYLOAD, TAILS};
+use crate::archive::{Line, source_path};
 use crate::error::{Error, Result};
 use crate::event::Observer;
 use crate::gate::Gate;
-use crate::relpath::joined;
 use crate::report::PathName;
 use crate::verify::{Guest, read_ours};
 
@@ -130,12 +129,12 @@ struct Lister<'a> {
 impl Guest for Lister<'_> {
     fn line(&mut self, line: &Line) -> Result<()> {
         let below = line.path.bytes().unwrap_or_default();
-        let path = absolute(&below);
+        let path = source_path(&below).to_vec();
         if !self.wanted.fits(&path) {
             return Ok(());
         }
         let link = line.link.as_ref().and_then(|link| link.bytes());
-        let link = link.map(|link| PathName(if line.kind == "hardlink" { absolute(&link) } else { link }));
+        let link = link.map(|link| PathName(if line.kind == "hardlink" { source_path(&link).to_vec() } else { link }));
         let listed = Listed {
             path: PathName(path),
             kind: line.kind.clone(),
@@ -165,21 +164,9 @@ impl Guest for Lister<'_> {
     }
 }
 
-/// The path in the source that a path below the archive's root stands for.
-pub(crate) fn absolute(below: &[u8]) -> Vec<u8> {
-    let inner = [PAYLOAD, TAILS].iter().find_map(|place| below.strip_prefix(*place)).unwrap_or(below);
-    joined(b"/", inner.strip_prefix(b"/").unwrap_or(inner)).split_off(usize::from(!inner.is_empty()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_in_the_archive_is_shown_as_it_was_in_the_source() {
-        assert_eq!(absolute(b"payload/posix/home/claw/x"), b"/home/claw/x");
-        assert_eq!(absolute(b"clawsnap/tails/home/claw/x"), b"/home/claw/x");
-    }
 
     #[test]
     fn a_pattern_fits_a_path_and_what_lies_below() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Realm, Step, Unstoppable, Verb};
+use crate::gate::{Gate, Realm, Step, Verb};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_partial_name, partial_name};
 use crate::sys::{self, Dir, Errno, Reader, Writer};
@@ -44,9 +44,9 @@ impl Target {
         let dir = Dir::open(&directory, Realm::Output, Arc::clone(gate))
             .map_err(|error| Error::failed("open the output directory", &directory, error))?;
         let target = Self { dir, directory, name: name.as_bytes().to_vec() };
-        match target.dir.stat(&target.name) {
-            Ok(_) => Err(taken(target.path(), io::Error::from(Errno::EXIST))),
-            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok(target),
+        match sys::if_there(target.dir.stat(&target.name)) {
+            Ok(None) => Ok(target),
+            Ok(Some(_)) => Err(taken(target.path(), io::Error::from(Errno::EXIST))),
             Err(error) => Err(Error::failed("look at the output", target.path(), error)),
         }
     }
@@ -165,8 +165,7 @@ impl Write for Draft {
 fn create_hidden(dir: &Dir) -> io::Result<(Writer, Hidden)> {
     let name = partial_name(sys::now())?.into_bytes();
     let file = dir.create(&name)?;
-    let clean_up = dir.guarded(Realm::Output, Arc::new(Unstoppable(Arc::clone(dir.gate()))));
-    let hidden = Hidden { dir: clean_up, name };
+    let hidden = Hidden { dir: dir.unstoppable(), name };
     // It tells other runs that this one lives. A filesystem without locks has nobody to tell.
     let _told = dir.lock(file.file());
     Ok((file, hidden))
@@ -278,8 +277,7 @@ impl Verified {
         })?;
         target.dir.sync().map_err(|error| {
             // A name that may not survive a power cut is no proof.
-            let clean_up = target.dir.guarded(Realm::Output, Arc::new(Unstoppable(Arc::clone(target.dir.gate()))));
-            let _gone: io::Result<()> = clean_up.unlink(&target.name);
+            let _gone: io::Result<()> = target.dir.unstoppable().unlink(&target.name);
             Error::failed("make durable the name of", &path, error)
         })?;
         Ok(path)

@@ -18,7 +18,7 @@ use crate::keep::{Candidate, Policy, Standing, judge};
 use crate::relpath::joined;
 use crate::report::{Judged, PathName, Pruned};
 use crate::shelf::{Manner, Shelf, Shelved, is_same};
-use crate::sys::{self, Dir, Errno};
+use crate::sys::{self, Dir};
 
 /// Which archives stay.
 #[derive(Clone, Debug)]
@@ -53,11 +53,11 @@ pub fn prune(
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
 ) -> Pruned {
-    let directory_name = PathName(directory.as_os_str().as_bytes().to_vec());
+    let directory_name = directory.into();
     let mut pruned = Pruned { directory: directory_name, dry_run: retention.dry_run, ..Pruned::default() };
     let manner = Manner { again: retention.again, note: !retention.dry_run };
     let outcome = Shelf::open(directory, manner, gate, observer).and_then(|mut shelf| {
-        pruned.directory = PathName(shelf.path.as_os_str().as_bytes().to_vec());
+        pruned.directory = shelf.path.as_path().into();
         shelf.archives.retain(|archive| is_of(archive, fresh));
         pruned.archives = judged(&shelf, retention, fresh);
         if retention.dry_run { Ok(()) } else { remove(&shelf, &mut pruned.archives) }
@@ -135,10 +135,9 @@ fn remove(shelf: &Shelf, archives: &mut [Judged]) -> Result<()> {
 
 /// What has the name by now must be what was judged.
 fn remove_one(dir: &Dir, archive: &Shelved) -> io::Result<()> {
-    let gone = |error: io::Error| if sys::errno(&error) == Some(Errno::NOENT) { Ok(()) } else { Err(error) };
-    match dir.stat(&archive.name) {
-        Ok(stat) if is_same(&stat, &archive.stat) => dir.unlink(&archive.name).or_else(gone),
-        Ok(_) => Err(io::Error::other("it is another file by now")),
-        Err(error) => gone(error),
+    match sys::if_there(dir.stat(&archive.name))? {
+        Some(stat) if is_same(&stat, &archive.stat) => sys::if_there(dir.unlink(&archive.name)).map(drop),
+        Some(_) => Err(io::Error::other("it is another file by now")),
+        None => Ok(()),
     }
 }

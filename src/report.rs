@@ -5,6 +5,8 @@
 //! function of it: [`Report::exit_code`].
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
@@ -49,6 +51,12 @@ pub enum Consistency {
 /// Bytes that name a file: in JSON a string, or `{"hex": "…"}` where they are not UTF-8.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathName(pub Vec<u8>);
+
+impl From<&Path> for PathName {
+    fn from(path: &Path) -> Self {
+        Self(path.as_os_str().as_bytes().to_vec())
+    }
+}
 
 impl Serialize for PathName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::archive::Line;
+use crate::archive::{Line, source_path};
 use crate::error::Result;
 use crate::event::Observer;
 use crate::freeze::{DATABASE_MAGIC, DatabaseOptions, sessions_in};
 use crate::gate::Gate;
-use crate::list::{Wanted, absolute};
+use crate::list::Wanted;
 use crate::relpath::{joined, shown};
 use crate::report::PathName;
 use crate::transcript::{State, Store, Stored, Summary, store, written_millis};
@@ -89,7 +89,7 @@ struct Seeker<'a> {
 
 impl Guest for Seeker<'_> {
     fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
-        let path = absolute(met.path);
+        let path = source_path(met.path).to_vec();
         match store(&path) {
             Some(Store::Transcript { agent, id, state }) if met.kind == "file" => {
                 let id = String::from_utf8_lossy(id).into_owned();
@@ -105,7 +105,7 @@ impl Guest for Seeker<'_> {
     }
 
     fn line(&mut self, line: &Line) -> Result<()> {
-        let path = absolute(&line.path.bytes().unwrap_or_default());
+        let path = source_path(&line.path.bytes().unwrap_or_default()).to_vec();
         if line.fate != "kept" && store(&path).is_some() {
             self.fates.insert(path, line.fate.clone());
         }

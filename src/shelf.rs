@@ -19,7 +19,7 @@ use crate::event::Observer;
 use crate::gate::{Gate, Realm};
 use crate::naming::archive_stamp;
 use crate::report::Report;
-use crate::sys::{self, Dir, Errno, Reader};
+use crate::sys::{self, Dir, Reader};
 use crate::verify::{Guest, read_ours_of};
 
 /// The attribute's name.
@@ -118,11 +118,7 @@ impl Shelf {
 
 /// The names of ours, the oldest first.
 fn names(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
-    let listing = dir.list()?;
-    if let Some(trouble) = listing.trouble {
-        return Err(trouble);
-    }
-    let all = listing.names.into_iter().map(|found| found.name.into_vec());
+    let all = dir.list()?.whole()?.into_iter().map(|found| found.name.into_vec());
     let mut ours: Vec<Vec<u8>> = all.filter(|name| archive_stamp(name).is_some()).collect();
     ours.sort_by(|one, other| archive_stamp(one).cmp(&archive_stamp(other)));
     Ok(ours)
@@ -140,11 +136,9 @@ struct Look<'a> {
 impl Look<'_> {
     /// What is known of the archive `name`; nothing where it is gone.
     fn at(&self, name: Vec<u8>) -> Result<Option<Shelved>> {
-        let stat = match self.dir.stat(&name) {
-            Ok(stat) => stat,
-            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(Error::failed("look at an archive in", self.path, error)),
-        };
+        let found = sys::if_there(self.dir.stat(&name));
+        let found = found.map_err(|error| Error::failed("look at an archive in", self.path, error))?;
+        let Some(stat) = found else { return Ok(None) };
         let known = match self.know(&name, &stat) {
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(error) => Err(error.to_string()),

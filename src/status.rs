@@ -141,7 +141,7 @@ pub fn status(
 ) -> Status {
     let now = sys::now().seconds;
     let mut status = Status {
-        directory: PathName(directory.as_os_str().as_bytes().to_vec()),
+        directory: directory.into(),
         checked_at: jiff::Timestamp::from_second(now).map(|now| now.to_string()).unwrap_or_default(),
         max_age_seconds: max_age.map(|age| age.as_secs()),
         ..Status::default()
@@ -155,7 +155,7 @@ pub fn status(
 
 impl Status {
     fn fill(&mut self, shelf: &Shelf, now: i64) {
-        self.directory = PathName(shelf.path.as_os_str().as_bytes().to_vec());
+        self.directory = shelf.path.as_path().into();
         for archive in &shelf.archives {
             let path = PathName(joined(&self.directory.0, &archive.name));
             match &archive.known {

@@ -77,7 +77,7 @@ fn look_at_output(
 ) -> Result<()> {
     let path = archive_path(output, compression.codec, report)?;
     outside_of_sources(&path, plan)?;
-    report.archive_path = Some(PathName(path.as_os_str().as_bytes().to_vec()));
+    report.archive_path = Some(path.as_path().into());
     if path.symlink_metadata().is_ok() {
         report
             .warnings

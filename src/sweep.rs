@@ -157,7 +157,7 @@ fn in_place(dir: &Dir, path: &Path, remove: bool) -> std::io::Result<Vec<Found>>
     let trees = restore::sweep_drafts(dir, remove)?.into_iter().map(|left| (Purpose::Draft, left));
     let swaps = restore::look_at_swaps(dir)?.into_iter().map(|left| (Purpose::Swap, left));
     let told = staging.chain(archives).chain(trees).chain(swaps).map(|(purpose, left)| Found {
-        path: PathName(path.join(OsStr::from_bytes(&left.name)).into_os_string().as_bytes().to_vec()),
+        path: path.join(OsStr::from_bytes(&left.name)).as_path().into(),
         purpose,
         standing: left.standing,
         reason: left.reason,

@@ -117,8 +117,7 @@ fn resolve<'a>(from: Vec<&'a [u8]>, target: &'a [u8], absolute: bool) -> Option<
 /// # Errors
 /// Those of the serializer.
 pub(crate) fn text(plan: &Plan, report: &Report, inventory: &str) -> serde_json::Result<Vec<u8>> {
-    use std::os::unix::ffi::OsStrExt;
-    let name = |path: &std::path::Path| PathName(path.as_os_str().as_bytes().to_vec());
+    let name = |path: &std::path::Path| PathName::from(path);
     let openclaw = plan.openclaw.as_ref();
     let mut workspaces: Vec<PathName> =
         openclaw.map(|o| o.workspace_dirs.iter().map(|dir| name(dir)).collect()).unwrap_or_default();

@@ -61,6 +61,14 @@ pub(crate) fn payload_path(absolute: &[u8]) -> Vec<u8> {
     joined(PAYLOAD, absolute.strip_prefix(b"/").unwrap_or(absolute))
 }
 
+/// The source path that a path below the archive's root stands for.
+pub(crate) fn source_path(stored: &[u8]) -> &[u8] {
+    match [PAYLOAD, TAILS].iter().find_map(|place| stored.strip_prefix(*place)) {
+        Some(b"") => b"/",
+        inside => inside.unwrap_or(stored),
+    }
+}
+
 /// What the archive holds, once the payload is written.
 pub(crate) struct Payload {
     /// Names by fate.
@@ -487,5 +495,16 @@ fn copied(entry: &Entry) -> Option<Copied> {
     match &entry.held {
         Held::Database(database) => Some(database.finished().ok()?.copied.clone()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_the_archive_is_shown_as_it_was_in_the_source() {
+        assert_eq!(source_path(b"payload/posix/home/claw/x"), b"/home/claw/x");
+        assert_eq!(source_path(b"clawsnap/tails/home/claw/x"), b"/home/claw/x");
     }
 }

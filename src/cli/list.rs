@@ -84,10 +84,9 @@ fn as_json(typed: &args::List, wanted: &Wanted, gate: &Arc<dyn Gate>) -> ExitCod
         Ok(losses) => (losses, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    let path = std::os::unix::ffi::OsStrExt::as_bytes(typed.archive.as_os_str()).to_vec();
     let code = error.as_ref().map_or(0, code_of);
     let (verified, error) = (error.is_none(), error.map(|error| error.to_string()));
-    say::json("verdict", &Listing { archive_path: PathName(path), entries, losses, verified, error });
+    say::json("verdict", &Listing { archive_path: typed.archive.as_path().into(), entries, losses, verified, error });
     ExitCode::from(code)
 }
 

@@ -73,8 +73,7 @@ fn undo(typed: &args::Restore, gate: &Arc<dyn Gate>) -> (Ending, u8) {
     }
     let is_silent = typed.json || (typed.quiet && back.error.is_none());
     if !is_silent && !back.places.is_empty() {
-        let out = io::stdout();
-        say::delivered("verdict", out.lock().write_all(of_way_back(&back, terminal::paint(&out)).as_bytes()));
+        say::page("verdict", |paint| of_way_back(&back, paint));
     }
     if let Some(error) = &back.error {
         say::failed(error, back.exit_code());
@@ -159,8 +158,7 @@ fn tell(restored: &Restored, typed: &args::Restore) {
             remarks.for_each(|remark| say::complain(&format!("warning: {}", said(remark))));
         }
         Ending::Complete | Ending::Different => {
-            let out = io::stdout();
-            say::delivered("verdict", out.lock().write_all(of(restored, terminal::paint(&out)).as_bytes()));
+            say::page("verdict", |paint| of(restored, paint));
         }
         _ => drop(say::failed(restored.error.as_deref().unwrap_or("failed"), restored.exit_code())),
     }

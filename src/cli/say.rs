@@ -14,6 +14,12 @@ pub(super) fn json(what: &str, object: &impl Serialize) {
     delivered(what, written.and_then(|()| writeln!(out)).and_then(|()| out.flush()));
 }
 
+/// A page on standard output, in colours where that shows them.
+pub(super) fn page(what: &str, text: impl FnOnce(terminal::Paint) -> String) {
+    let out = io::stdout();
+    delivered(what, out.lock().write_all(text(terminal::paint(&out)).as_bytes()));
+}
+
 /// What nobody reads does not change what was done: the exit code stays.
 pub(super) fn delivered(what: &str, written: io::Result<()>) {
     if let Err(error) = written {

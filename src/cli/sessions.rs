@@ -1,7 +1,6 @@
 //! `clawsnap list --sessions`: the conversations in an archive.
 
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -39,7 +38,7 @@ pub(super) fn show(typed: &args::List, wanted: &Wanted, gate: &Arc<dyn Gate>) ->
     let code = error.as_ref().map_or(0, list::code_of);
     let error = error.map(|error| error.to_string());
     if typed.json {
-        let archive_path = PathName(typed.archive.as_os_str().as_bytes().to_vec());
+        let archive_path = PathName::from(typed.archive.as_path());
         let Found { sessions, warnings } = found;
         say::json("list", &Listing { archive_path, sessions, warnings, verified: error.is_none(), error });
         return ExitCode::from(code);

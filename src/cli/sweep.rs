@@ -1,6 +1,5 @@
 //! `clawsnap sweep`, from what was typed to how the process ends.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,8 +36,7 @@ pub(super) fn run(typed: &args::Sweep) -> ExitCode {
 
 fn tell(swept: &Swept, typed: &args::Sweep) {
     if !typed.json && !typed.quiet {
-        let out = io::stdout();
-        say::delivered("report", out.lock().write_all(of(swept, terminal::paint(&out)).as_bytes()));
+        say::page("report", |paint| of(swept, paint));
     }
     let stuck = swept.leftovers.iter().filter(|found| found.standing == Standing::Stuck);
     let stuck = stuck.map(|found| format!("cannot remove {}", row(found)));

@@ -1,6 +1,6 @@
 //! `clawsnap verify`, from what was typed to how the process ends.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -79,8 +79,7 @@ fn tell(verdict: &Verdict, quiet: bool) {
     match verdict.trust {
         Trust::Proven if quiet => {}
         Trust::Proven => {
-            let out = io::stdout();
-            say::delivered("verdict", out.lock().write_all(of(verdict, terminal::paint(&out)).as_bytes()));
+            say::page("verdict", |paint| of(verdict, paint));
         }
         _ => {
             let label = terminal::paint(&io::stderr()).bad("error");

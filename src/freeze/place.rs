@@ -46,7 +46,7 @@ impl Places {
         let found = match made.by_mount.get(&mount) {
             Some(known) => known.clone(),
             None => {
-                let staging = tolerate(self.create(mount, dir))?;
+                let staging = gate::tolerate(self.create(mount, dir))?;
                 made.by_mount.insert(mount, staging.clone());
                 staging
             }
@@ -74,7 +74,7 @@ impl Places {
     fn spool(&self, made: &mut Made, like: &Dir) -> io::Result<Option<Arc<Staging>>> {
         if made.spool.is_none() {
             let dir = Dir::open(&self.spool, Realm::Staging, Arc::clone(like.gate()));
-            made.spool = Some(tolerate(dir.and_then(|dir| Staging::create(&dir, self.workers)))?);
+            made.spool = Some(gate::tolerate(dir.and_then(|dir| Staging::create(&dir, self.workers)))?);
         }
         Ok(made.spool.clone().flatten())
     }
@@ -92,13 +92,5 @@ impl Places {
         let all = made.by_mount.values().flatten().chain(made.spool.iter().flatten());
         all.map(|staging| staging.release().map_err(|error| (staging.name().to_owned(), error)))
             .fold(Ok(()), Result::and)
-    }
-}
-
-/// No staging directory is an answer; a cancelled run is not.
-fn tolerate(outcome: io::Result<Arc<Staging>>) -> io::Result<Option<Arc<Staging>>> {
-    match outcome {
-        Err(error) if gate::is_cancelled(&error) => Err(error),
-        other => Ok(other.ok()),
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::entry::{Kind, Stat};
-use crate::gate::{self, Realm, Unstoppable};
+use crate::gate::{self, Realm};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{hidden_name, is_staging_name};
 use crate::sys::{self, Dir, Errno};
@@ -84,7 +84,7 @@ impl Host {
         match dir.stat_self() {
             Ok(made) => Ok(Self { dir: dir.clone(), name, before, made }),
             Err(error) => {
-                let _left: io::Result<()> = remove(&unstoppable(dir), name.as_bytes());
+                let _left: io::Result<()> = remove(&dir.unstoppable(), name.as_bytes());
                 Err(error)
             }
         }
@@ -93,7 +93,7 @@ impl Host {
     /// Removes the staging directory. If nothing else happened in its host, that shall not look as if it had: the time
     /// of its last modification is set back, where that is allowed.
     fn vacate(&self) -> io::Result<()> {
-        let dir = unstoppable(&self.dir);
+        let dir = self.dir.unstoppable();
         let ours_alone = dir.stat_self().is_ok_and(|now| now.mtime == self.made.mtime);
         remove(&dir, self.name.as_bytes())?;
         if ours_alone {
@@ -114,7 +114,7 @@ impl Staging {
     pub(crate) fn create(parent: &Dir, workers: usize) -> io::Result<Arc<Staging>> {
         let parent = parent.guarded(Realm::Staging, Arc::clone(parent.gate()));
         // Trouble is not ours to report: whatever cannot be swept now is tried again by the next run.
-        let _swept = tolerate(sweep(&parent, true))?;
+        let _swept = gate::tolerate(sweep(&parent, true))?;
         for _ in 1..ATTEMPTS {
             match Self::attempt(&parent, workers) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -149,7 +149,7 @@ impl Staging {
         let tick = if stamps_are_fine(&dir)? { Duration::ZERO } else { sys::coarse_tick() };
         Ok(move |host| Staging {
             host,
-            clean_up: unstoppable(&dir),
+            clean_up: dir.unstoppable(),
             dir,
             slots: (0..workers.max(1)).map(|_| Mutex::new(Slot { shard: 0, used: SHARD })).collect(),
             next_shard: AtomicU32::new(0),
@@ -272,10 +272,6 @@ impl Drop for Staging {
     }
 }
 
-fn unstoppable(dir: &Dir) -> Dir {
-    dir.guarded(Realm::Staging, Arc::new(Unstoppable(Arc::clone(dir.gate()))))
-}
-
 /// Whether every change of a directory moves its stamp here.
 ///
 /// Kernels from 6.13 on stamp finely on the larger filesystems once somebody has looked; elsewhere a stamp is that
@@ -300,17 +296,10 @@ fn stamps_are_fine(dir: &Dir) -> io::Result<bool> {
 /// # Errors
 /// Only the cancellation of the run.
 pub(crate) fn sweep(parent: &Dir, remove: bool) -> io::Result<Vec<Leftover>> {
-    let names = tolerate(parent.list())?.map(|listing| listing.names).unwrap_or_default();
+    let names = gate::tolerate(parent.list())?.map(|listing| listing.names).unwrap_or_default();
     let ours = names.iter().filter(|listed| is_staging_name(&listed.name));
     let looked = ours.map(|listed| Leftover::of(&listed.name, look_at(parent, &listed.name, remove)));
     looked.filter_map(io::Result::transpose).collect()
-}
-
-fn tolerate<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
-    match outcome {
-        Err(error) if gate::is_cancelled(&error) => Err(error),
-        other => Ok(other.ok()),
-    }
 }
 
 fn look_at(parent: &Dir, name: &[u8], clear: bool) -> io::Result<Standing> {
@@ -328,7 +317,7 @@ fn look_at(parent: &Dir, name: &[u8], clear: bool) -> io::Result<Standing> {
     if !clear {
         return Ok(Standing::Removable);
     }
-    self::remove(&unstoppable(parent), name).map(|()| Standing::Removed)
+    self::remove(&parent.unstoppable(), name).map(|()| Standing::Removed)
 }
 
 /// One without a lock is empty: its run died just before it made that, or just after it removed it. If it is alive it
@@ -345,11 +334,10 @@ fn unlocked(parent: &Dir, dir: &Dir, name: &[u8], clear: bool) -> io::Result<Sta
 /// second attempt is made where the first one fails: no link of ours shall stay behind for a passing fault. That it is
 /// gone is believed when it is looked for and not found.
 fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
-    let gone = |error: &io::Error| sys::errno(error) == Some(Errno::NOENT);
     let mut last = Ok(());
     for _ in 0..2 {
         last = remove_once(parent, name);
-        if parent.stat(name).is_err_and(|error| gone(&error)) {
+        if matches!(sys::if_there(parent.stat(name)), Ok(None)) {
             return Ok(());
         }
     }

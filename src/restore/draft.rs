@@ -2,11 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 use super::tree;
 use crate::entry::Kind;
-use crate::gate::{Realm, Unstoppable};
 use crate::leftover::Standing;
 use crate::sys::{self, Dir, Errno};
 
@@ -36,7 +34,7 @@ impl Draft {
             false => Err(io::Error::other("somebody put another directory in the place of the one that was made")),
         });
         let (lock, dir) = opened.inspect_err(|_| {
-            let _left: io::Result<()> = unstoppable(host).remove_dir(&name);
+            let _left: io::Result<()> = host.unstoppable().remove_dir(&name);
         })?;
         // A filesystem without locks has nobody to tell.
         let _others_are_told = host.lock(&lock);
@@ -73,7 +71,7 @@ impl Drop for Draft {
     fn drop(&mut self) {
         if self.is_ours_to_remove {
             // Nobody is left to tell; the next run sweeps what stays.
-            let _left: io::Result<()> = tree::remove(&unstoppable(&self.host), &self.name);
+            let _left: io::Result<()> = tree::remove(&self.host.unstoppable(), &self.name);
         }
     }
 }
@@ -110,13 +108,13 @@ impl Claim {
 /// # Errors
 /// Those of the kernel.
 pub(super) fn claim(host: &Dir, name: &[u8]) -> io::Result<Claim> {
-    let dir = match host.open_dir(name) {
-        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return Ok(Claim::Gone),
+    let dir = match sys::if_there(host.open_dir(name)) {
         Err(error) if matches!(sys::errno(&error), Some(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS)) => {
             return Ok(Claim::Foreign);
         }
         other => other?,
     };
+    let Some(dir) = dir else { return Ok(Claim::Gone) };
     if !is_ours(&dir)? {
         return Ok(Claim::Foreign);
     }
@@ -133,9 +131,4 @@ pub(super) fn claim(host: &Dir, name: &[u8]) -> io::Result<Claim> {
 pub(super) fn is_ours(dir: &Dir) -> io::Result<bool> {
     let stat = dir.stat_self()?;
     Ok(stat.kind == Kind::Directory && stat.uid == sys::effective_uid() && stat.mode == OURS_ALONE)
-}
-
-/// The same directory for what must be done even if the run was cancelled.
-pub(super) fn unstoppable(dir: &Dir) -> Dir {
-    dir.guarded(Realm::Output, Arc::new(Unstoppable(Arc::clone(dir.gate()))))
 }

@@ -6,13 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::draft::unstoppable;
 use super::moves::Extent;
 use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
 use crate::relpath::split;
-use crate::sys::{self, Dir, Errno};
+use crate::sys::{self, Dir};
 
 /// A root that may be exchanged, and the directory beside or around which that is made ready.
 pub(super) struct Ground {
@@ -85,7 +84,7 @@ impl Ground {
     /// The same for what must be done even if the run was cancelled.
     pub(super) fn unstoppable(&self) -> Self {
         let (host_path, root, path) = (self.host_path.clone(), self.root.clone(), self.path.clone());
-        Self { host: unstoppable(&self.host), host_path, root, path }
+        Self { host: self.host.unstoppable(), host_path, root, path }
     }
 
     pub(super) fn host(&self) -> &Dir {
@@ -145,10 +144,7 @@ impl Spot {
 
     /// What is there; nothing is an answer.
     pub(super) fn stat(&self) -> io::Result<Option<Stat>> {
-        match self.dir.stat(&self.name) {
-            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok(None),
-            other => other.map(Some),
-        }
+        sys::if_there(self.dir.stat(&self.name))
     }
 
     /// The inode that is there.

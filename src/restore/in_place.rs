@@ -14,7 +14,7 @@ use super::moves::Extent;
 use super::restorer::{Restorer, Site};
 use super::survey::{Root, Survey};
 use super::swap::{Keep, Swap, Watch, exchange};
-use super::{Consent, InPlace, Place, Remark, RestoreOptions, Restored, name, nothing_fits};
+use super::{Consent, InPlace, Place, Remark, RestoreOptions, Restored, nothing_fits};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::gate::Gate;
@@ -135,8 +135,8 @@ fn tell(restored: &mut Restored, roots: &[Root], places: Vec<PathBuf>, kept: Vec
                 .warnings
                 .push(format!("{path} could not be given its name, which the next restore does: {trouble}"));
         }
-        let (path, kept) = (PathName(root.path.clone()), kept.path.as_deref().map(name));
-        restored.places.push(Place { path, restored_to: name(&at), kept });
+        let (path, kept) = (PathName(root.path.clone()), kept.path.as_deref().map(PathName::from));
+        restored.places.push(Place { path, restored_to: at.as_path().into(), kept });
     }
 }
 

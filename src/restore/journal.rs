@@ -8,11 +8,10 @@ use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
-use super::draft::unstoppable;
 use super::ground::{Ground, Spot};
 use crate::archive::Name;
 use crate::relpath::{joined, shown, split};
-use crate::sys::{self, Dir, Errno};
+use crate::sys::{self, Dir};
 
 /// The name of a journal.
 const JOURNAL: &[u8] = b"journal";
@@ -64,10 +63,7 @@ impl Journal {
     /// # Errors
     /// Those of the kernel.
     pub(super) fn write(&self, dir: &Dir) -> io::Result<()> {
-        match dir.unlink(DRAFT) {
-            Err(error) if sys::errno(&error) != Some(Errno::NOENT) => return Err(error),
-            _ => {}
-        }
+        sys::if_there(dir.unlink(DRAFT))?;
         let file = dir.create(DRAFT)?;
         file.write_all_at(&serde_json::to_vec(self)?, 0)?;
         file.sync()?;
@@ -80,12 +76,9 @@ impl Journal {
     /// # Errors
     /// One that cannot be read, or is of a later version.
     pub(super) fn read(dir: &Dir) -> io::Result<Option<Self>> {
-        let file = match dir.open_file(JOURNAL) {
-            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return Ok(None),
-            other => other?.into_file(),
-        };
+        let Some(file) = sys::if_there(dir.open_file(JOURNAL))? else { return Ok(None) };
         let mut text = Vec::new();
-        file.take(LONGEST).read_to_end(&mut text)?;
+        file.into_file().take(LONGEST).read_to_end(&mut text)?;
         let journal: Self = serde_json::from_slice(&text)?;
         if journal.format != FORMAT {
             return Err(io::Error::other("its journal is of another version of clawsnap"));
@@ -156,7 +149,7 @@ impl Journal {
 
 /// Whatever has moved on since stays as it is.
 fn take_back<'a>(moves: impl DoubleEndedIterator<Item = &'a Move>, ground: &Ground, dir: &Dir) {
-    let (ground, dir) = (ground.unstoppable(), unstoppable(dir));
+    let (ground, dir) = (ground.unstoppable(), dir.unstoppable());
     for step in moves.rev() {
         // What stays is kept: the directory is not removed while anything of the root's is in it.
         let _stays: io::Result<()> = step.take_back(&ground, &dir);

@@ -212,10 +212,10 @@ pub fn restore(
 ) -> Restored {
     let begun = Instant::now();
     let target = match &options.destination {
-        Destination::Target(target) => Some(name(target)),
+        Destination::Target(target) => Some(PathName::from(target.as_path())),
         Destination::InPlace(_) => None,
     };
-    let fresh = || Restored { archive_path: name(archive), target: target.clone(), ..Restored::default() };
+    let fresh = || Restored { archive_path: PathName::from(archive), target: target.clone(), ..Restored::default() };
     let mut restored = fresh();
     let outcome = run(archive, options, gate, observer, consent, &mut restored);
     if outcome.is_err() {
@@ -270,10 +270,6 @@ fn nothing_fits() -> String {
     "nothing in the archive fits: `clawsnap list` shows what is in it".to_owned()
 }
 
-fn name(path: &Path) -> PathName {
-    PathName(path.as_os_str().as_bytes().to_vec())
-}
-
 fn elapsed(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
@@ -316,8 +312,8 @@ pub fn bring_back(kept: &[PathBuf], ways: &InPlace, gate: &Arc<dyn Gate>) -> Bro
     let outcome = found.and_then(|found| {
         found.iter().try_for_each(|way| ways.check_free(way.root()))?;
         ways.bring_back(found, &mut back.warnings, &mut |root| {
-            let kept = paths.next().map(|path| name(path));
-            back.places.push(Place { path: name(root), restored_to: name(root), kept });
+            let kept = paths.next().map(|path| PathName::from(path.as_path()));
+            back.places.push(Place { path: PathName::from(root), restored_to: PathName::from(root), kept });
         })
     });
     back.outcome = Ending::of(&outcome);

@@ -9,15 +9,10 @@ use super::journal::{Move, TREE};
 use super::mounts::mount_below;
 use crate::archive::Name;
 use crate::entry::Kind;
+use crate::freeze::{DATABASE_MAGIC, SIDECARS};
 use crate::naming::{is_staging_name, is_swap_name, name_before};
 use crate::relpath::{joined, shown};
 use crate::sys::Dir;
-
-/// The bytes at the start of every SQLite database.
-const MAGIC: &[u8] = b"SQLite format 3\0";
-
-/// What SQLite puts beside a database. It belongs to that very file: beside another it would destroy that.
-const SIDECARS: [&[u8]; 3] = [b"-wal", b"-shm", b"-journal"];
 
 /// How what was restored takes its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +77,8 @@ fn merged(live: &Dir, tree: &Dir, dir: &Dir) -> io::Result<Vec<Move>> {
     Ok(moves)
 }
 
-/// What SQLite left beside the files that databases will replace.
+/// What SQLite left beside the files that databases will replace. It belongs to those very files: beside others it would
+/// destroy them.
 fn stale(here: &Dir, there: &Dir) -> io::Result<Vec<Box<[u8]>>> {
     let mut found = Vec::new();
     for name in names(there)? {
@@ -90,7 +86,7 @@ fn stale(here: &Dir, there: &Dir) -> io::Result<Vec<Box<[u8]>>> {
             continue;
         }
         for ending in SIDECARS {
-            let sidecar = [&name, ending].concat();
+            let sidecar = [&name, ending.as_bytes()].concat();
             if Spot::new(here.clone(), &sidecar).inode()?.is_some() {
                 found.push(sidecar.into_boxed_slice());
             }
@@ -102,7 +98,7 @@ fn stale(here: &Dir, there: &Dir) -> io::Result<Vec<Box<[u8]>>> {
 /// Logs and journals go before their databases: without its log an old database lacks its last rows, but with a
 /// stranger's log the new one would be destroyed.
 fn sidecars_first(names: BTreeSet<Box<[u8]>>) -> Vec<Box<[u8]>> {
-    let is_sidecar = |name: &[u8]| SIDECARS.iter().any(|ending| name.ends_with(ending));
+    let is_sidecar = |name: &[u8]| SIDECARS.iter().any(|ending| name.ends_with(ending.as_bytes()));
     let (mut first, rest): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_sidecar(name));
     first.extend(rest);
     first
@@ -116,17 +112,13 @@ fn is_database(dir: &Dir, name: &[u8]) -> io::Result<bool> {
     if dir.stat(name)?.kind != Kind::File {
         return Ok(false);
     }
-    let mut start = [0; MAGIC.len()];
+    let mut start = [0; DATABASE_MAGIC.len()];
     let length = dir.open_file(name)?.fill_at(&mut start, 0)?;
-    Ok(&start[..length] == MAGIC)
+    Ok(&start[..length] == DATABASE_MAGIC)
 }
 
 fn names(dir: &Dir) -> io::Result<Vec<Box<[u8]>>> {
-    let listing = dir.list()?;
-    match listing.trouble {
-        Some(trouble) => Err(trouble),
-        None => Ok(listing.names.into_iter().map(|found| found.name).collect()),
-    }
+    Ok(dir.list()?.whole()?.into_iter().map(|found| found.name).collect())
 }
 
 fn is_directory(dir: &Dir, name: &[u8]) -> io::Result<bool> {

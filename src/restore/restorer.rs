@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::mapping::{Mapping, below};
 use super::tree::{Meta, Tree};
 use super::{Remark, RestoreOptions, Restored};
-use crate::archive::{Line, PAYLOAD, TAILS};
+use crate::archive::{Line, source_path};
 use crate::error::{Error, Result};
 use crate::gate;
 use crate::relpath::joined;
@@ -124,7 +124,7 @@ impl<'a> Restorer<'a> {
     }
 
     fn put(&mut self, met: &Met<'_>, goal: &Goal, contents: &mut dyn Read) -> io::Result<()> {
-        let meta = Meta { mode: met.mode, uid: met.uid, gid: met.gid, mtime: met.mtime, xattrs: met.xattrs.clone() };
+        let meta = Meta::of(met);
         let tree = &mut self.sites[goal.site].tree;
         let link = met.link.unwrap_or_default();
         match met.kind {
@@ -150,7 +150,7 @@ impl<'a> Restorer<'a> {
 
     /// Whether the file that it is a second name of was restored.
     fn hard_link(&mut self, path: &[u8], site: usize, meta: &Meta, link: &[u8]) -> io::Result<bool> {
-        let target = absolute(link).to_vec();
+        let target = source_path(link).to_vec();
         let Some(first) = self.goal(&target) else { return Ok(false) };
         self.sites[first.site].tree.settle()?;
         let from = self.sites[first.site].tree.root().clone();
@@ -158,20 +158,14 @@ impl<'a> Restorer<'a> {
     }
 }
 
-/// The absolute path in the source that a path below the archive's root stands for.
-fn absolute(stored: &[u8]) -> &[u8] {
-    [PAYLOAD, TAILS].iter().find_map(|place| stored.strip_prefix(*place)).unwrap_or(stored)
-}
-
 impl Guest for Restorer<'_> {
     fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
-        let archived = absolute(met.path);
+        let archived = source_path(met.path);
         let place = if met.kind == "tail" { [archived, b".tail"].concat() } else { archived.to_vec() };
         let Some(goal) = self.goal(&place) else { return Ok(()) };
         if !self.is_wanted(&met, archived) {
             if met.kind == "directory" {
-                let (mode, uid, gid, mtime, xattrs) = (met.mode, met.uid, met.gid, met.mtime, met.xattrs.clone());
-                self.sites[goal.site].tree.remember(&goal.path, Meta { mode, uid, gid, mtime, xattrs });
+                self.sites[goal.site].tree.remember(&goal.path, Meta::of(&met));
             }
             return Ok(());
         }

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::draft::{Claim, Draft, claim, unstoppable};
+use super::draft::{Claim, Draft, claim};
 use super::ground::{Ground, Spot};
 use super::journal::{Journal, TREE};
 use super::moves::{Extent, plan};
@@ -19,7 +19,7 @@ use super::tree;
 use crate::error::{Error, Result};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_swap_name, kept_name, swap_name};
-use crate::sys::{self, Dir, Errno};
+use crate::sys::{self, Dir, Errno, Listing};
 
 /// What ends the name of something that was exchanged name by name, and holds the journal that says which.
 const PARTS: &[u8] = b".parts";
@@ -125,8 +125,8 @@ impl Swap {
     /// Takes everything back; whether that left nothing of the root's in what is hidden, which then is removed.
     fn withdraw(&mut self) -> bool {
         self.journal.take_back(&self.ground, self.draft.dir());
-        let dir = unstoppable(self.draft.dir());
-        let is_clean = !self.journal.is_begun(&dir) && unstoppable(self.ground.host()).sync_filesystem().is_ok();
+        let dir = self.draft.dir().unstoppable();
+        let is_clean = !self.journal.is_begun(&dir) && self.ground.host().unstoppable().sync_filesystem().is_ok();
         if is_clean {
             self.draft.take_back();
         }
@@ -238,11 +238,8 @@ pub(super) fn is_by_name(name: &[u8]) -> bool {
 /// What another run is at work on; what cannot be looked at; a root where somebody works.
 pub(super) fn recover(host: &Dir, host_path: &Path, watch: &mut dyn Watch) -> Result<()> {
     let fail = |path: &Path, error| Error::failed("look at what an interrupted restore left in", path, error);
-    let listing = host.list().map_err(|error| fail(host_path, error))?;
-    if let Some(trouble) = listing.trouble {
-        return Err(fail(host_path, trouble));
-    }
-    for found in listing.names.into_iter().filter(|found| is_swap_name(&found.name)) {
+    let names = host.list().and_then(Listing::whole).map_err(|error| fail(host_path, error))?;
+    for found in names.into_iter().filter(|found| is_swap_name(&found.name)) {
         let path = host_path.join(OsStr::from_bytes(&found.name));
         match claim(host, &found.name).map_err(|error| fail(&path, error))? {
             Claim::Gone => {}
@@ -278,9 +275,9 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
     let journal = match Journal::read(dir).map_err(fail)? {
         Some(journal) if journal.is_begun(dir) => journal,
         // Nothing was touched yet.
-        _ => return tree::remove(&unstoppable(host), name).map_err(fail),
+        _ => return tree::remove(&host.unstoppable(), name).map_err(fail),
     };
-    let ground = Ground::in_host(unstoppable(host), host_path, journal.root().map_err(fail)?);
+    let ground = Ground::in_host(host.unstoppable(), host_path, journal.root().map_err(fail)?);
     if journal.is_pending(&ground, dir) {
         watch.check_free(ground.path())?;
     }

@@ -5,14 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::draft::{Claim, Draft, claim, unstoppable};
+use super::draft::{Claim, Draft, claim};
 use super::tree;
 use crate::entry::Kind;
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_partial_name, partial_name};
-use crate::sys::{self, Dir, Errno};
+use crate::sys::{self, Dir};
 
 /// The directory that shall be made, and what is made of it so far.
 pub(super) struct Target {
@@ -38,7 +38,7 @@ impl Target {
         let host = Dir::open_canonical(&canonical, Realm::Output, Arc::clone(gate)).map_err(fail)?;
         check_free(&host, name.as_bytes(), path)?;
         // What cannot be swept now is tried again by the next run.
-        let _swept = sweep(&unstoppable(&host), true);
+        let _swept = sweep(&host.unstoppable(), true);
         let draft = partial_name(sys::now()).and_then(|hidden| Draft::make(&host, hidden)).map_err(fail)?;
         Ok(Self { host, path: path.to_owned(), name: name.as_bytes().to_vec(), draft })
     }
@@ -75,11 +75,11 @@ fn check_free(dir: &Dir, name: &[u8], target: &Path) -> Result<()> {
         );
         Err(Error::Usage(text))
     };
-    match dir.stat(name) {
-        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => Ok(()),
+    match sys::if_there(dir.stat(name)) {
+        Ok(None) => Ok(()),
         Err(error) => Err(Error::failed("look at", target, error)),
-        Ok(_) => match dir.open_dir(name).and_then(|dir| dir.list()) {
-            Ok(listing) if listing.names.is_empty() && listing.trouble.is_none() => Ok(()),
+        Ok(Some(_)) => match dir.open_dir(name).and_then(|dir| dir.list()?.whole()) {
+            Ok(names) if names.is_empty() => Ok(()),
             _ => taken(),
         },
     }
@@ -102,7 +102,7 @@ pub(crate) fn sweep(host: &Dir, remove: bool) -> io::Result<Vec<Leftover>> {
 
 fn standing(host: &Dir, name: &[u8], remove: bool) -> io::Result<Standing> {
     match claim(host, name)? {
-        Claim::Dead(_, _lock) if remove => tree::remove(&unstoppable(host), name).map(|()| Standing::Removed),
+        Claim::Dead(_, _lock) if remove => tree::remove(&host.unstoppable(), name).map(|()| Standing::Removed),
         other => other.standing(),
     }
 }

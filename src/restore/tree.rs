@@ -8,6 +8,8 @@ use crate::gate;
 use crate::relpath::{joined, shown, split, walk_order};
 use crate::sys::{self, Dir, Errno, Reader, Writer};
 
+use crate::verify::Met;
+
 use super::pool::{Job, LARGEST, Pool};
 
 /// Bytes that are moved, or left out as a hole, at a time.
@@ -27,6 +29,13 @@ pub(super) struct Meta {
     pub(super) gid: u32,
     pub(super) mtime: Timestamp,
     pub(super) xattrs: Xattrs,
+}
+
+impl Meta {
+    /// That of an entry.
+    pub(super) fn of(met: &Met<'_>) -> Self {
+        Self { mode: met.mode, uid: met.uid, gid: met.gid, mtime: met.mtime, xattrs: met.xattrs.clone() }
+    }
 }
 
 /// What could not be restored as it was, though its contents were.
@@ -98,9 +107,8 @@ impl Tree {
     }
 
     fn reach(&mut self, path: &[u8]) -> io::Result<Dir> {
-        match self.root.open_dir(path) {
-            Err(error) if sys::errno(&error) == Some(Errno::NOENT) => {}
-            other => return other,
+        if let Some(dir) = sys::if_there(self.root.open_dir(path))? {
+            return Ok(dir);
         }
         let (mut dir, mut reached) = (self.root.clone(), Vec::new());
         for name in path.split(|&c| c == b'/') {

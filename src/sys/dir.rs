@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::file::{Reader, Writer};
 use super::{WANTED, kind, stat};
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
-use crate::gate::{Gate, Realm, Step, Verb};
+use crate::gate::{Gate, Realm, Step, Unstoppable, Verb};
 use crate::relpath::RelPath;
 
 /// What an open directory tells the kernel. `NONBLOCK` keeps us from hanging where a fifo took the name.
@@ -55,6 +55,16 @@ pub(crate) struct Listed {
 pub(crate) struct Listing {
     pub(crate) names: Vec<Listed>,
     pub(crate) trouble: Option<io::Error>,
+}
+
+impl Listing {
+    /// The names, if these are all of them.
+    ///
+    /// # Errors
+    /// What kept the rest from being listed.
+    pub(crate) fn whole(self) -> io::Result<Vec<Listed>> {
+        self.trouble.map_or(Ok(self.names), Err)
+    }
 }
 
 impl Dir {
@@ -110,6 +120,11 @@ impl Dir {
     /// The same directory behind another gate, and for another realm.
     pub(crate) fn guarded(&self, realm: Realm, gate: Arc<dyn Gate>) -> Dir {
         Dir { fd: Arc::clone(&self.fd), gate, realm, path: RelPath::root() }
+    }
+
+    /// The same directory for what must be done even if the run was cancelled.
+    pub(crate) fn unstoppable(&self) -> Dir {
+        self.guarded(self.realm, Arc::new(Unstoppable(Arc::clone(&self.gate))))
     }
 
     /// The gate that this directory's steps pass.

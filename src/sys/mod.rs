@@ -64,6 +64,17 @@ fn stat(x: &Statx) -> Stat {
     }
 }
 
+/// Nothing is there: that is an answer, and no error.
+///
+/// # Errors
+/// All others.
+pub(crate) fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Err(error) if errno(&error) == Some(Errno::NOENT) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// The errno of an error that came from the kernel, or from a gate that spoke for it.
 pub(crate) fn errno(error: &io::Error) -> Option<rustix::io::Errno> {
     error.raw_os_error().map(rustix::io::Errno::from_raw_os_error)

@@ -20,7 +20,6 @@ pub(crate) use stranger::{Guest, Met, Proof, prove};
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,7 +29,6 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::freeze::DatabaseOptions;
 use crate::gate::{Gate, Realm, Step, Verb};
-use crate::report::PathName;
 use ahead::read_ahead;
 use database::Databases;
 use stranger::{prove_unpacked, unproven, unreadable};
@@ -59,7 +57,7 @@ pub struct VerifyOptions {
 /// at a time, to be checked there.
 pub fn verify(archive: &Path, options: &VerifyOptions, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Verdict {
     let begun = Instant::now();
-    let mut verdict = Verdict::of(PathName(archive.as_os_str().as_bytes().to_vec()));
+    let mut verdict = Verdict::of(archive.into());
     let outcome = run(archive, options, gate, observer, &mut verdict);
     verdict.conclude(outcome, begun);
     verdict

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::helper::Helper;
 use super::stamps::Stamps;
 use super::words::{Ask, Copied, Say, Task, Way};
-use super::{DatabaseOptions, SIDECARS, sidecar, tolerate};
+use super::{DatabaseOptions, SIDECARS, sidecar};
 use crate::entry::{Stat, Timestamp};
 use crate::fate::Fate;
 use crate::freeze::content::{self, Permit, Pool};
@@ -172,7 +172,7 @@ impl Database {
         if hold.helper.is_none()
             && let Some(permit) = self.run.helpers.take(1)
         {
-            tolerate(self.start(hold, Some(permit)))?;
+            gate::tolerate(self.start(hold, Some(permit)))?;
         }
         Ok(())
     }
@@ -210,7 +210,7 @@ impl Database {
     /// Asks its helper; says whether there is one that could be asked.
     fn send(&self, hold: &mut Hold, ask: &Ask) -> io::Result<bool> {
         let Some((helper, _)) = &mut hold.helper else { return Ok(false) };
-        let sent = tolerate(helper.send(ask))?.is_some();
+        let sent = gate::tolerate(helper.send(ask))?.is_some();
         if !sent {
             hold.helper = None;
         }
@@ -220,7 +220,7 @@ impl Database {
     /// Waits for its helper's answer; `None` if that is lost.
     fn receive(&self, hold: &mut Hold) -> io::Result<Option<Say>> {
         let Some((helper, _)) = &mut hold.helper else { return Ok(None) };
-        let said = tolerate(helper.receive())?;
+        let said = gate::tolerate(helper.receive())?;
         if said.is_none() {
             hold.helper = None;
         }
@@ -381,7 +381,7 @@ impl Database {
         let main = copy(&self.spot.name)?;
         let mut parts = Vec::new();
         for number in 0..SIDECARS.len() {
-            let part = tolerate(copy(&sidecar(&self.spot.name, number)))?;
+            let part = gate::tolerate(copy(&sidecar(&self.spot.name, number)))?;
             parts.extend(part.map(|part| (number, part.stat, part.contents)));
         }
         let stat = resized(stat, main.stat.size);

@@ -42,7 +42,6 @@ use super::settle::Restless;
 use super::staging::{Staged, Staging};
 use crate::entry::{Stat, Timestamp};
 use crate::event::{Event, Observer};
-use crate::gate;
 use crate::sys;
 use crate::transcript::Stored;
 use helper::Helper;
@@ -180,14 +179,6 @@ fn serve_copy(options: &DatabaseOptions, staging: &Staging, staged: Staged) -> i
     let mut helper = Helper::start(&options.helper, &shard, &shard, COPY, options.timeout, stat.size)?;
     helper.send(&Ask::Serve(Task::new(COPY, stat.id(), 0, options.check)))?;
     Ok(helper)
-}
-
-/// Trouble with a helper is an answer; a cancelled run is not.
-fn tolerate<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
-    match outcome {
-        Err(error) if gate::is_cancelled(&error) => Err(error),
-        other => Ok(other.ok()),
-    }
 }
 
 /// The databases of one run.

@@ -373,10 +373,7 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Removes a file, if it is there.
 fn discard(dir: &Dir, name: &[u8]) -> io::Result<()> {
-    match dir.unlink(name) {
-        Err(error) if sys::errno(&error) == Some(sys::Errno::NOENT) => Ok(()),
-        other => other,
-    }
+    sys::if_there(dir.unlink(name)).map(drop)
 }
 
 /// A fresh file for the copy, opened. It needs neither journal nor syncs: until it is archived it may be lost.
