@@ -59,6 +59,7 @@ mod survey;
 pub mod sweep;
 mod sys;
 pub mod transcript;
+mod tree;
 pub mod verify;
 
 pub use create::{Create, Output, create, rehearse};

@@ -4,7 +4,6 @@
 //! and gets its name when it is proven to its last byte. In place: it is made beside what is there, and the two are
 //! exchanged when it is proven; what was there is kept. Either way, what is restored is what was backed up, or nothing.
 
-mod draft;
 mod ground;
 mod holders;
 mod in_place;
@@ -12,12 +11,10 @@ mod journal;
 mod mapping;
 mod mounts;
 mod moves;
-mod pool;
 mod restorer;
 mod survey;
 mod swap;
 mod target;
-mod tree;
 mod undo;
 
 pub use mapping::Mapping;

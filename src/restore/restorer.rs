@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::mapping::{Mapping, below};
-use super::tree::{Meta, Tree};
 use super::{Remark, RestoreOptions, Restored};
 use crate::archive::{Line, source_path};
 use crate::error::{Error, Result};
@@ -14,7 +13,13 @@ use crate::gate;
 use crate::relpath::joined;
 use crate::report::PathName;
 use crate::sys::{self, Dir};
+use crate::tree::{Meta, Tree};
 use crate::verify::{Guest, Met, Noting};
+
+/// What belongs to an entry.
+fn meta(met: &Met<'_>) -> Meta {
+    Meta { mode: met.mode, uid: met.uid, gid: met.gid, mtime: met.mtime, xattrs: met.xattrs.clone() }
+}
 
 /// A part of the archive, and the tree that it goes to.
 pub(super) struct Site {
@@ -124,7 +129,7 @@ impl<'a> Restorer<'a> {
     }
 
     fn put(&mut self, met: &Met<'_>, goal: &Goal, contents: &mut dyn Read) -> io::Result<()> {
-        let meta = Meta::of(met);
+        let meta = meta(met);
         let tree = &mut self.sites[goal.site].tree;
         let link = met.link.unwrap_or_default();
         match met.kind {
@@ -165,7 +170,7 @@ impl Guest for Restorer<'_> {
         let Some(goal) = self.goal(&place) else { return Ok(()) };
         if !self.is_wanted(&met, archived) {
             if met.kind == "directory" {
-                self.sites[goal.site].tree.remember(&goal.path, Meta::of(&met));
+                self.sites[goal.site].tree.remember(&goal.path, meta(&met));
             }
             return Ok(());
         }

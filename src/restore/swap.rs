@@ -11,15 +11,14 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::draft::{Claim, Draft, claim};
 use super::ground::{Ground, Spot};
 use super::journal::{Journal, TREE};
 use super::moves::{Extent, plan};
-use super::tree;
 use crate::error::{Error, Result};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_swap_name, kept_name, swap_name};
 use crate::sys::{self, Dir, Errno, Listing};
+use crate::tree::{self, Claim, Draft, claim};
 
 /// What ends the name of something that was exchanged name by name, and holds the journal that says which.
 const PARTS: &[u8] = b".parts";

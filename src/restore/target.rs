@@ -5,14 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::draft::{Claim, Draft, claim};
-use super::tree;
 use crate::entry::Kind;
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_partial_name, partial_name};
 use crate::sys::{self, Dir};
+use crate::tree::{self, Claim, Draft, claim};
 
 /// The directory that shall be made, and what is made of it so far.
 pub(super) struct Target {

@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::draft::is_ours;
 use super::ground::{Ground, Spot};
 use super::journal::Journal;
 use super::swap::{Watch, is_by_name, recover};
@@ -13,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
 use crate::naming::name_before;
 use crate::sys::Dir;
+use crate::tree::is_ours;
 
 /// Something that a restore in place has kept.
 pub(super) struct WayBack {

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 
-use super::tree;
 use crate::entry::Kind;
 use crate::leftover::Standing;
 use crate::sys::{self, Dir, Errno};
@@ -12,7 +11,7 @@ use crate::sys::{self, Dir, Errno};
 const OURS_ALONE: u32 = 0o700;
 
 /// A hidden directory of ours. Dropping it removes it, unless it was let go.
-pub(super) struct Draft {
+pub(crate) struct Draft {
     host: Dir,
     name: Vec<u8>,
     dir: Dir,
@@ -26,7 +25,7 @@ impl Draft {
     ///
     /// # Errors
     /// Those of the kernel; nothing is left behind then.
-    pub(super) fn make(host: &Dir, name: String) -> io::Result<Self> {
+    pub(crate) fn make(host: &Dir, name: String) -> io::Result<Self> {
         let name = name.into_bytes();
         host.make_dir(&name)?;
         let opened = host.open_dir(&name).and_then(|dir| match is_ours(&dir)? {
@@ -42,27 +41,27 @@ impl Draft {
     }
 
     /// The directory.
-    pub(super) fn dir(&self) -> &Dir {
+    pub(crate) fn dir(&self) -> &Dir {
         &self.dir
     }
 
     /// Its name in its host.
-    pub(super) fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         &self.name
     }
 
     /// It was given another name.
-    pub(super) fn renamed(&mut self, name: &[u8]) {
+    pub(crate) fn renamed(&mut self, name: &[u8]) {
         self.name = name.to_vec();
     }
 
     /// From now on it stays when this is dropped.
-    pub(super) fn let_go(&mut self) {
+    pub(crate) fn let_go(&mut self) {
         self.is_ours_to_remove = false;
     }
 
     /// From now on it is removed again when this is dropped.
-    pub(super) fn take_back(&mut self) {
+    pub(crate) fn take_back(&mut self) {
         self.is_ours_to_remove = true;
     }
 }
@@ -71,13 +70,13 @@ impl Drop for Draft {
     fn drop(&mut self) {
         if self.is_ours_to_remove {
             // Nobody is left to tell; the next run sweeps what stays.
-            let _left: io::Result<()> = tree::remove(&self.host.unstoppable(), &self.name);
+            let _left: io::Result<()> = super::remove(&self.host.unstoppable(), &self.name);
         }
     }
 }
 
 /// Whose a hidden directory is.
-pub(super) enum Claim {
+pub(crate) enum Claim {
     /// Ours, and nobody works on it: we hold its lock now.
     Dead(Dir, File),
     /// Ours, and another run works on it.
@@ -93,7 +92,7 @@ impl Claim {
     ///
     /// # Errors
     /// What is gone.
-    pub(super) fn standing(self) -> io::Result<Standing> {
+    pub(crate) fn standing(self) -> io::Result<Standing> {
         match self {
             Self::Dead(..) => Ok(Standing::Removable),
             Self::Alive => Ok(Standing::Busy),
@@ -107,7 +106,7 @@ impl Claim {
 ///
 /// # Errors
 /// Those of the kernel.
-pub(super) fn claim(host: &Dir, name: &[u8]) -> io::Result<Claim> {
+pub(crate) fn claim(host: &Dir, name: &[u8]) -> io::Result<Claim> {
     let dir = match sys::if_there(host.open_dir(name)) {
         Err(error) if matches!(sys::errno(&error), Some(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS)) => {
             return Ok(Claim::Foreign);
@@ -128,7 +127,7 @@ pub(super) fn claim(host: &Dir, name: &[u8]) -> io::Result<Claim> {
 }
 
 /// Whether it is a directory that we made for ourselves.
-pub(super) fn is_ours(dir: &Dir) -> io::Result<bool> {
+pub(crate) fn is_ours(dir: &Dir) -> io::Result<bool> {
     let stat = dir.stat_self()?;
     Ok(stat.kind == Kind::Directory && stat.uid == sys::effective_uid() && stat.mode == OURS_ALONE)
 }

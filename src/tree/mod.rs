@@ -1,6 +1,11 @@
 //! A directory tree in the making: everything is created beneath one directory, by descriptors, and nothing that exists
 //! is ever opened for writing or followed.
 
+mod draft;
+mod pool;
+
+pub(crate) use draft::{Claim, Draft, claim, is_ours};
+
 use std::io::{self, Read};
 
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
@@ -8,9 +13,7 @@ use crate::gate;
 use crate::relpath::{joined, shown, split, walk_order};
 use crate::sys::{self, Dir, Errno, Reader, Writer};
 
-use crate::verify::Met;
-
-use super::pool::{Job, LARGEST, Pool};
+use pool::{Job, LARGEST, Pool};
 
 /// Bytes that are moved, or left out as a hole, at a time.
 const CHUNK: usize = 64 * 1024;
@@ -23,28 +26,21 @@ const SET_ID: u32 = 0o6000;
 
 /// What belongs to a name besides its contents.
 #[derive(Clone, Debug)]
-pub(super) struct Meta {
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Timestamp,
-    pub(super) xattrs: Xattrs,
-}
-
-impl Meta {
-    /// That of an entry.
-    pub(super) fn of(met: &Met<'_>) -> Self {
-        Self { mode: met.mode, uid: met.uid, gid: met.gid, mtime: met.mtime, xattrs: met.xattrs.clone() }
-    }
+pub(crate) struct Meta {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Timestamp,
+    pub(crate) xattrs: Xattrs,
 }
 
 /// What could not be restored as it was, though its contents were.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Difference {
+pub(crate) struct Difference {
     /// The path below the tree.
-    pub(super) path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     /// What is different, in words.
-    pub(super) what: String,
+    pub(crate) what: String,
 }
 
 /// Something that was made, and holds what can be made durable.
@@ -54,7 +50,7 @@ enum Made {
 }
 
 /// A tree in the making.
-pub(super) struct Tree {
+pub(crate) struct Tree {
     root: Dir,
     /// The directory that the last name was put into, and its path: only one is open, however deep it lies.
     last: Option<(Vec<u8>, Dir)>,
@@ -68,11 +64,11 @@ pub(super) struct Tree {
     pool: Pool<NewFile>,
     /// What was made, as long as it is little.
     few: Option<Vec<Made>>,
-    pub(super) differences: Vec<Difference>,
+    pub(crate) differences: Vec<Difference>,
 }
 
 impl Tree {
-    pub(super) fn new(root: Dir) -> Self {
+    pub(crate) fn new(root: Dir) -> Self {
         let is_root = sys::effective_uid() == 0;
         let (directories, above, differences) = (Vec::new(), Vec::new(), Vec::new());
         let few = Some(Vec::new());
@@ -80,18 +76,18 @@ impl Tree {
     }
 
     /// The directory that it is made in.
-    pub(super) fn root(&self) -> &Dir {
+    pub(crate) fn root(&self) -> &Dir {
         &self.root
     }
 
     /// A directory that is not wanted; should something in it be, it is made, and gets what belongs to it.
-    pub(super) fn remember(&mut self, path: &[u8], meta: Meta) {
+    pub(crate) fn remember(&mut self, path: &[u8], meta: Meta) {
         self.above.retain(|(above, _)| path.strip_prefix(&above[..]).is_some_and(|rest| rest.starts_with(b"/")));
         self.above.push((path.to_vec(), meta));
     }
 
     /// Waits until every file so far is made.
-    pub(super) fn settle(&mut self) -> io::Result<()> {
+    pub(crate) fn settle(&mut self) -> io::Result<()> {
         self.pool.settle()
     }
 
@@ -136,7 +132,7 @@ impl Tree {
         }
     }
 
-    pub(super) fn directory(&mut self, path: &[u8], meta: Meta) -> io::Result<()> {
+    pub(crate) fn directory(&mut self, path: &[u8], meta: Meta) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         self.last = Some((path.to_vec(), made(&dir, name)?.0));
         self.note(Made::Directory(path.to_vec()));
@@ -145,14 +141,14 @@ impl Tree {
     }
 
     /// A half-written record, beside the file that it was cut off: nothing is made to lead there.
-    pub(super) fn tail(&mut self, path: &[u8], meta: &Meta, contents: &mut dyn Read) -> io::Result<u64> {
+    pub(crate) fn tail(&mut self, path: &[u8], meta: &Meta, contents: &mut dyn Read) -> io::Result<u64> {
         let (parent, _) = split(path);
         self.last = Some((parent.to_vec(), self.root.open_dir(parent)?));
         self.file(path, meta, contents)
     }
 
     /// A file: made by the pool if it is small, else as it is read.
-    pub(super) fn file(&mut self, path: &[u8], meta: &Meta, contents: &mut dyn Read) -> io::Result<u64> {
+    pub(crate) fn file(&mut self, path: &[u8], meta: &Meta, contents: &mut dyn Read) -> io::Result<u64> {
         let (dir, _) = self.place(path)?;
         self.note(Made::File(path.to_vec()));
         let mut start = Vec::new();
@@ -168,11 +164,11 @@ impl Tree {
     }
 
     /// The path of the file that failed, where it was not the last one.
-    pub(super) fn failed_at(&self) -> Option<&[u8]> {
+    pub(crate) fn failed_at(&self) -> Option<&[u8]> {
         self.pool.failed_at()
     }
 
-    pub(super) fn symlink(&mut self, path: &[u8], meta: &Meta, target: &[u8]) -> io::Result<()> {
+    pub(crate) fn symlink(&mut self, path: &[u8], meta: &Meta, target: &[u8]) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         dir.make_symlink(target, name)?;
         let owner = self.is_root.then_some((meta.uid, meta.gid));
@@ -181,7 +177,7 @@ impl Tree {
 
     /// A second name of a file that was made before, at `first` below `from`, whose tree has settled; whether it was.
     /// `target` is its name for people.
-    pub(super) fn hard_link(
+    pub(crate) fn hard_link(
         &mut self,
         path: &[u8],
         meta: &Meta,
@@ -220,7 +216,7 @@ impl Tree {
     }
 
     /// Gives the directories what belongs to them, the deepest first.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.pool.settle()?;
         let mut differences = self.pool.differences();
         differences.sort_by(|a, b| walk_order(&a.path, &b.path));
@@ -246,7 +242,7 @@ impl Tree {
     ///
     /// # Errors
     /// Those of the kernel.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         match self.few.as_ref().map(|few| self.sync_each(few)) {
             // What its owner may not open is synced with the rest of its filesystem.
             Some(Err(error)) if sys::errno(&error) == Some(Errno::ACCESS) => self.root.sync_filesystem(),
@@ -417,7 +413,7 @@ impl<'a> Filling<'a> {
 }
 
 /// Removes the directory `name` and all that is in it, by descriptors, following nothing.
-pub(super) fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
+pub(crate) fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
     let mut open = vec![name.to_vec()];
     while let Some(path) = open.pop() {
         let dir = parent.open_dir(&path)?;

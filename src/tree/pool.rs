@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::tree::Difference;
+use super::Difference;
 
 /// Contents that are handed over are shorter; what is not is written as it is read. A multiple of what is written at once.
 pub(super) const LARGEST: usize = 256 * 1024;
