@@ -12,7 +12,7 @@ use crate::archive::{self, Codec, Compression, Payload, payload_path};
 use crate::entry::Timestamp;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::freeze::{self, Frozen, State};
+use crate::freeze::{self, Frozen, Quarters, State};
 use crate::gate::Gate;
 use crate::lock::{self, Locks};
 use crate::naming::archive_name;
@@ -25,7 +25,7 @@ use crate::seen::{Mark, Seen};
 use crate::shelf;
 use crate::sys;
 use crate::verify;
-use fill::fill;
+pub(crate) use fill::fill;
 
 /// Compressed archives are refused for want of space only if they would not fit at this ratio.
 const BEST_RATIO: u64 = 10;
@@ -81,7 +81,7 @@ pub fn rehearse(request: &Request, options: &freeze::Options, gate: &Arc<dyn Gat
     let mut report = blank(request, sys::now());
     report.dry_run = true;
     let outcome = planned(request, &mut report).and_then(|plan| {
-        let frozen = freeze::freeze(&plan, options, &std::env::temp_dir(), gate, observer)?;
+        let frozen = freeze::freeze(&plan, options, &Quarters::fresh(&std::env::temp_dir()), gate, observer)?;
         let counts = Counts { files: frozen.files, bytes: frozen.bytes, ..Counts::default() };
         fill(&mut report, &plan, &frozen, Payload { counts, external: Vec::new() });
         frozen.release()
@@ -96,7 +96,7 @@ pub(crate) fn conclude(report: &mut Report, outcome: Result<()>, begun: Instant)
     report.peak_memory_bytes = Some(sys::peak_memory());
     report.outcome = match &outcome {
         Ok(()) if report.outcome == Outcome::Unchanged => Outcome::Unchanged,
-        Ok(()) => verdict(&report.counts),
+        Ok(()) => verdict(report),
         Err(Error::Usage(_)) => Outcome::Usage,
         Err(Error::Failed { .. }) => Outcome::Failed,
         Err(Error::Unproven(_)) => Outcome::Unproven,
@@ -110,8 +110,9 @@ fn milliseconds_since(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn verdict(counts: &Counts) -> Outcome {
-    if counts.losses() == 0 { Outcome::Complete } else { Outcome::Lossy }
+fn verdict(report: &Report) -> Outcome {
+    let touched = report.ran.as_ref().map_or(0, |ran| ran.touched.len() as u64);
+    if report.counts.losses() + touched == 0 { Outcome::Complete } else { Outcome::Lossy }
 }
 
 /// A report that knows when it was begun and what was asked for.
@@ -141,7 +142,8 @@ fn run(create: Create, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn
     if let Output::Path(path) = &create.output {
         outside_of_sources(&archive_path(path, compression.codec, report)?, &plan)?;
     }
-    let _locks = locked(&plan, &create, report, gate, observer)?;
+    let order = Order { request: &create.request, wait: create.wait, is_dated: create.created_at.is_some() };
+    let _locks = locked(&plan, &order, report, gate, observer)?;
     let compare = create.if_changed.then_some(&create.request);
     let job = Job { plan, options: create.freeze, compression, compare, begun: Instant::now(), gate, observer };
     match create.output {
@@ -200,20 +202,29 @@ fn comparable(create: &Create) -> Result<()> {
     }
 }
 
+/// What a run that may have to wait was asked for.
+pub(crate) struct Order<'a> {
+    pub(crate) request: &'a Request,
+    /// How long another run is waited for.
+    pub(crate) wait: Duration,
+    /// When it is said to have begun is fixed.
+    pub(crate) is_dated: bool,
+}
+
 /// Locks the sources, and enters into the report what came of that: a run that had to wait begins when it need not any
 /// more.
-fn locked(
+pub(crate) fn locked(
     plan: &Plan,
-    create: &Create,
+    order: &Order<'_>,
     report: &mut Report,
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
 ) -> Result<Locks> {
-    let locks = lock::lock(plan, create.wait, gate, observer)?;
-    if locks.waited && create.created_at.is_none() {
-        let begun = blank(&create.request, sys::now());
+    let locks = lock::lock(plan, order.wait, gate, observer)?;
+    if locks.waited && !order.is_dated {
+        let begun = blank(order.request, sys::now());
         *report = Report { compression: report.compression.take(), ..begun };
-        describe(plan, create.request.environment.home.as_deref(), report);
+        describe(plan, order.request.environment.home.as_deref(), report);
     }
     let unlocked = |(path, error): &(PathBuf, std::io::Error)| {
         format!("{} cannot be locked: another run may work on it meanwhile ({error}).", path.display())
@@ -330,7 +341,7 @@ impl Job<'_> {
         let target = Target::open(path, self.gate)?;
         report.archive_path = Some(target.path().as_path().into());
         report.free_bytes = target.free_space();
-        let mut frozen = freeze::freeze(&self.plan, &self.options, &target.directory, self.gate, self.observer)?;
+        let mut frozen = self.freeze(&target.directory)?;
         let seen = self.seen(&frozen)?;
         if let Some(same) = seen.as_ref().map(|seen| same(&target, seen)).transpose()?.flatten() {
             return self.unchanged(frozen, same, report);
@@ -341,6 +352,10 @@ impl Job<'_> {
         release(frozen, report);
         let sealed = written.sink.seal()?;
         self.publish(sealed, &written.inventory, verify, seen, report)
+    }
+
+    fn freeze(&self, spool: &Path) -> Result<Frozen> {
+        freeze::freeze(&self.plan, &self.options, &Quarters::fresh(spool), self.gate, self.observer)
     }
 
     /// What was frozen, in a few bytes, where it matters.
@@ -365,8 +380,7 @@ impl Job<'_> {
 
     fn to_stream(&self, out: Box<dyn Write + Send>, report: &mut Report) -> Result<()> {
         report.archive_path = Some(PathName(b"-".to_vec()));
-        let spool = std::env::temp_dir();
-        let mut frozen = freeze::freeze(&self.plan, &self.options, &spool, self.gate, self.observer)?;
+        let mut frozen = self.freeze(&std::env::temp_dir())?;
         let mut written = self.write(&mut frozen, Stream::new(out, Arc::clone(self.gate)), report)?;
         release(frozen, report);
         written.sink.flush().map_err(|error| Error::failed("write", "the archive", error))?;
@@ -386,7 +400,7 @@ impl Job<'_> {
             fill(report, &self.plan, frozen, payload);
             report.inventory_blake3 = Some(inventory.to_owned());
             report.inventory_entries = Some(entries);
-            report.outcome = verdict(&report.counts);
+            report.outcome = verdict(report);
             report.elapsed_milliseconds = Some(milliseconds_since(self.begun));
             report.clone()
         };
@@ -467,7 +481,7 @@ fn same(target: &Target, seen: &Seen) -> Result<Option<Marked>> {
 }
 
 /// Lets go of the source. What cannot be removed does not spoil the archive, and is told.
-fn release(frozen: Frozen, report: &mut Report) {
+pub(crate) fn release(frozen: Frozen, report: &mut Report) {
     if let Err(error) = frozen.release() {
         report.warnings.push(error.to_string());
     }

@@ -56,6 +56,8 @@ pub enum Event {
     Proven,
     /// The archive has its name.
     Published,
+    /// A command of the user's takes over: the terminal is its own until it ends.
+    Handed,
 }
 
 /// Told of every [`Event`], from any thread.

@@ -32,6 +32,7 @@
 //! tests play races for real.
 
 pub mod archive;
+pub mod command;
 mod create;
 pub mod entry;
 pub mod error;
@@ -39,6 +40,7 @@ pub mod event;
 pub mod fate;
 pub mod freeze;
 pub mod gate;
+pub mod guard;
 pub mod keep;
 mod leftover;
 mod lines;
@@ -54,6 +56,7 @@ pub mod restore;
 mod seen;
 pub mod sessions;
 mod shelf;
+pub mod stage;
 pub mod status;
 mod survey;
 pub mod sweep;

@@ -4,6 +4,7 @@ use crate::entry::Timestamp;
 use crate::sys;
 
 const PREFIX: &str = ".clawsnap-";
+const STAGE: &str = "stage-";
 const PARTIAL: &str = ".partial";
 const SWAP: &str = ".swap";
 const KEPT: &str = ".before-restore-";
@@ -38,6 +39,14 @@ pub(crate) fn hidden_name(at: Timestamp) -> std::io::Result<String> {
     Ok(format!("{PREFIX}{}-{}", sys::utc_stamp(at), sys::random_hex(4)?))
 }
 
+/// The name of the staging directory in which a source is laid out for a command, the same for every run: who backs it up
+/// there finds it under the path that it had before. Each user has another one, as nobody can remove somebody else's.
+pub(crate) fn stage_name(source: &[u8], user: u32) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&user.to_le_bytes()).update(source);
+    format!("{PREFIX}{STAGE}{}", &hasher.finalize().to_hex()[..8])
+}
+
 /// A fresh name for an archive that is being written where files cannot be nameless.
 ///
 /// # Errors
@@ -48,12 +57,12 @@ pub(crate) fn partial_name(at: Timestamp) -> std::io::Result<String> {
 
 /// Whether `name` is that of a staging directory: the walk leaves it out, and a sweep may look at it.
 pub(crate) fn is_staging_name(name: &[u8]) -> bool {
-    name.strip_prefix(PREFIX.as_bytes()).is_some_and(is_stamp_and_hex)
+    is_fresh(name) || name.strip_prefix(PREFIX.as_bytes()).is_some_and(|rest| has_shape(rest, b"stage-xxxxxxxx"))
 }
 
 /// Whether `name` is that of an archive in the making.
 pub(crate) fn is_partial_name(name: &[u8]) -> bool {
-    name.strip_suffix(PARTIAL.as_bytes()).is_some_and(is_staging_name)
+    name.strip_suffix(PARTIAL.as_bytes()).is_some_and(is_fresh)
 }
 
 /// A fresh name for what is about to be exchanged with something that is in use.
@@ -66,7 +75,7 @@ pub(crate) fn swap_name(at: Timestamp) -> std::io::Result<String> {
 
 /// Whether `name` is that of something that is about to be exchanged.
 pub(crate) fn is_swap_name(name: &[u8]) -> bool {
-    name.strip_suffix(SWAP.as_bytes()).is_some_and(is_staging_name)
+    name.strip_suffix(SWAP.as_bytes()).is_some_and(is_fresh)
 }
 
 /// The name that `name` gets when the swap named `swap` has put something else in its place:
@@ -95,9 +104,9 @@ fn taken_apart(kept: &[u8]) -> Option<(&[u8], &[u8])> {
 /// `YYYYMMDDTHHMMSSZ`.
 const STAMP: &[u8] = b"ddddddddTddddddZ";
 
-/// `YYYYMMDDTHHMMSSZ-xxxxxxxx`.
-fn is_stamp_and_hex(rest: &[u8]) -> bool {
-    has_shape(rest, b"ddddddddTddddddZ-xxxxxxxx")
+/// Whether `name` is one that [`hidden_name`] gives.
+fn is_fresh(name: &[u8]) -> bool {
+    name.strip_prefix(PREFIX.as_bytes()).is_some_and(|rest| has_shape(rest, b"ddddddddTddddddZ-xxxxxxxx"))
 }
 
 /// Whether a text is of this shape: `d` stands for a digit, `x` for a hexadecimal one.
@@ -125,6 +134,9 @@ mod tests {
         let swap = swap_name(sys::now()).expect("random numbers");
         assert!(is_swap_name(swap.as_bytes()) && !is_partial_name(swap.as_bytes()), "{swap}");
         assert!(!is_staging_name(swap.as_bytes()));
+        let [stage, other] = [b"/a", b"/b"].map(|source| stage_name(source, 0));
+        assert!(is_staging_name(stage.as_bytes()) && stage != other && stage != stage_name(b"/a", 1), "{stage}");
+        assert!(!is_partial_name((stage + PARTIAL).as_bytes()));
         for other in
             [".clawsnap-", ".clawsnap-20261123T231500Z-1A2b3c4d", ".clawsnap-20261123T231500Z-1a2b3c4d.old", "x"]
         {

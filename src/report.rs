@@ -4,6 +4,10 @@
 //! complete (its length, whether it verified, where it lies) is absent there. The exit code of the command is a pure
 //! function of it: [`Report::exit_code`].
 
+mod ran;
+
+pub use ran::{Ran, Rollback};
+
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -380,6 +384,9 @@ pub struct Report {
     /// What became of older archives in the same directory, where rules said which stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pruned: Option<Pruned>,
+    /// The command that was run on what was frozen, or behind its archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ran: Option<Ran>,
     /// Wall time of the run in milliseconds; in the archive, until the report was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed_milliseconds: Option<u64>,
@@ -390,9 +397,11 @@ pub struct Report {
 
 impl Report {
     /// The exit code of the command: 0 complete or unchanged, 1 failed, 2 usage, 3 with losses, 4 unproven, 5 locked, 128 + the
-    /// signal if cancelled by one (1 if cancelled otherwise).
+    /// signal if cancelled by one (1 if cancelled otherwise). Where a command was run and failed, its exit code.
     pub fn exit_code(&self) -> u8 {
+        let of_command = self.ran.as_ref().map_or(0, Ran::code);
         match self.outcome {
+            _ if of_command != 0 => of_command,
             Outcome::Complete | Outcome::Unchanged => 0,
             Outcome::Failed => 1,
             Outcome::Usage => 2,

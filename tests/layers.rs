@@ -13,15 +13,15 @@ const LAYERS: &[&[&str]] = &[
     &["relpath", "entry", "event", "lines"],
     &["sys"],
     &["naming", "fate", "report", "error", "transcript", "keep", "leftover"],
-    &["plan", "output", "tree"],
+    &["plan", "output", "tree", "command"],
     &["freeze", "lock"],
     &["archive"],
     &["verify", "seen"],
     &["shelf"],
     &["prune", "status"],
     &["create", "list"],
-    &["survey", "restore", "sessions"],
-    &["sweep"],
+    &["survey", "restore", "sessions", "stage"],
+    &["sweep", "guard"],
     &["lib"],
     &["cli"],
 ];
@@ -45,8 +45,8 @@ const CONFINED: &[(&str, &[&str])] = &[
 /// Macros and functions that reach the terminal.
 const PRINTING: &[&str] = &["print!", "println!", "eprint!", "eprintln!", "dbg!", "stdout(", "stderr("];
 
-/// Where it may be reached; a child's streams, which are no terminal, are given to it in the second place.
-const PRINTERS: &[&str] = &["src/cli/", "src/freeze/database/helper.rs"];
+/// Where it may be reached; a child's streams, which are no terminal, are given to it in the others.
+const PRINTERS: &[&str] = &["src/cli/", "src/freeze/database/helper.rs", "src/command.rs"];
 
 /// Words that only somebody who knows OpenClaw says.
 const OPENCLAW: &[&str] = &[".openclaw", "OPENCLAW_", ".clawdbot"];

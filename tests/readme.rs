@@ -1,20 +1,19 @@
 //! The README is a test: what it lists is all that there is, and what it tells people to type is understood.
 
+mod everything;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use clawsnap::fate::Fate;
 use clawsnap::freeze::{Capture, Way};
-use clawsnap::report::{
-    AgentRoot, Asset, Consistency, CopiedDatabase, Counts, ExternalLink, Fated, Judged, Outcome, PathName, Pruned,
-    RefusedName, Report, RestlessPath, Skipped, SurveyRow,
-};
+use clawsnap::report::Report;
 use clawsnap::restore::{BroughtBack, Place, Restored};
 use clawsnap::sessions::Session;
 use clawsnap::status::{Doubted, Made, SourceStatus, State, Status};
 use clawsnap::sweep::{Found, Purpose, Standing, Swept};
 use clawsnap::verify::{Origin, Trust, Verdict};
+use everything::{CAPTURES, full, name};
 use serde_json::Value;
 
 fn read(name: &str) -> String {
@@ -72,96 +71,6 @@ fn differences(documented: &BTreeSet<String>, there: &BTreeSet<String>) -> Vec<S
     let missing = there.difference(documented).map(|name| format!("{name} is not documented"));
     missing.chain(documented.difference(there).map(|name| format!("{name} does not exist"))).collect()
 }
-
-fn name() -> PathName {
-    PathName(b"/x".to_vec())
-}
-
-fn fated(fate: Fate) -> Vec<Fated> {
-    vec![Fated { path: name(), fate: fate.as_str(), reason: fate.reason().map(str::to_owned) }]
-}
-
-/// A report that has everything. Every field is named, so that a new one does not compile until it is here.
-fn full() -> Report {
-    let text = || "x".to_owned();
-    Report {
-        created_at: text(),
-        archive_root: text(),
-        archive_path: Some(name()),
-        dry_run: true,
-        include_workspace: true,
-        only_config: true,
-        verified: true,
-        assets: vec![Asset { kind: "tree", source_path: name(), display_path: name(), archive_path: name() }],
-        agent_roots: vec![AgentRoot { agent_id: text(), source_path: name() }],
-        skipped: vec![Skipped {
-            kind: text(),
-            source_path: name(),
-            display_path: name(),
-            reason: text(),
-            covered_by: Some(name()),
-        }],
-        skipped_volatile_count: 1,
-        warnings: vec![text()],
-        external_symbolic_links: vec![ExternalLink { entry_path: name(), linkpath: name() }],
-        version: "0",
-        format_version: 1,
-        outcome: Outcome::Complete,
-        error: Some(text()),
-        signal: Some(1),
-        consistent: Some(Consistency::Instant),
-        instant: Some(text()),
-        restless: vec![RestlessPath { path: name(), why: "names" }],
-        rounds: 1,
-        freeze_microseconds: 1,
-        counts: Counts::default(),
-        captures: CAPTURES.map(|capture| (capture.as_str(), 1)).into(),
-        survey: vec![SurveyRow { kind: "file", capture: "pin", files: 1, bytes: 1 }],
-        compression: Some(text()),
-        archive_bytes: Some(1),
-        inventory_blake3: Some(text()),
-        inventory_entries: Some(1),
-        losses: fated(Fate::Torn("x".into())),
-        departed: fated(Fate::Departed),
-        moved: fated(Fate::Prefix),
-        excluded: fated(Fate::Excluded("x".into())),
-        folded: fated(Fate::Folded("x".into())),
-        databases: vec![CopiedDatabase {
-            path: name(),
-            way: "raw",
-            journal: text(),
-            page_size: 1,
-            pages: 1,
-            user_version: 1,
-            check: text(),
-            locked_microseconds: 1,
-        }],
-        refused_names: vec![RefusedName { path: name(), why: text() }],
-        free_bytes: Some(1),
-        mounts: vec![name()],
-        pruned: Some(Pruned {
-            directory: name(),
-            dry_run: true,
-            archives: vec![Judged {
-                path: name(),
-                bytes: 1,
-                proven: true,
-                created_at: Some(text()),
-                sources: vec![text()],
-                losses: 1,
-                stays: vec![text()],
-                removed: true,
-                error: Some(text()),
-            }],
-            error: Some(text()),
-        }),
-        elapsed_milliseconds: Some(1),
-        peak_memory_bytes: Some(1),
-    }
-}
-
-const CAPTURES: [Capture; 6] =
-    [Capture::Link, Capture::Clone, Capture::Hold, Capture::Pin, Capture::Copy, Capture::Database];
 
 fn documented_fields(readme: &str) -> BTreeSet<String> {
     let rows = table(section(readme, "### `--json`"), "field");

@@ -11,9 +11,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::exact::Shortfall;
 use crate::entry::{Kind, Stat, Xattrs};
 use crate::fate::Fate;
-use crate::freeze::{self, Ablation, Base, Entry, Fingerprint, Held, Meaning, Node, Staging, meaning};
+use crate::freeze::{self, Ablation, Base, Entry, Fingerprint, Held, Meaning, Node, Staged, Staging, meaning};
 use crate::gate::Verb;
 use crate::lines;
 use crate::sys::{self, Reader};
@@ -50,8 +51,10 @@ pub(crate) struct Contents<'a> {
 pub(crate) enum Body<'a> {
     /// From memory.
     Bytes(Cow<'a, [u8]>),
-    /// From a file.
+    /// From a file that others may write to.
     File(Arc<Reader>),
+    /// From a file of ours in staging, which nobody else has.
+    Own(Arc<Reader>, Staged),
 }
 
 /// What a streamed file must still look like when it was read.
@@ -59,14 +62,18 @@ pub(crate) struct Recheck {
     stat: Stat,
 }
 
-impl Recheck {
-    /// The fate of a file that was streamed, now that it was.
+impl Contents<'_> {
+    /// The fate of a file that was streamed from `reader`, where that was not as it should have been.
     ///
     /// # Errors
     /// Only the cancellation of the run.
-    pub(crate) fn fate(&self, reader: &Reader) -> io::Result<Option<Fate>> {
+    pub(crate) fn touched(&self, shortfall: Option<Shortfall>, reader: &Reader) -> io::Result<Option<Fate>> {
+        if let Some(shortfall) = shortfall {
+            return Ok(Some(Fate::Torn(shortfall.reason(self.size))));
+        }
+        let Some(recheck) = &self.recheck else { return Ok(None) };
         match reader.stat() {
-            Ok(now) if now.same_contents(&self.stat) => Ok(None),
+            Ok(now) if now.same_contents(&recheck.stat) => Ok(None),
             Err(error) if meaning(Verb::Stat, &error) == Meaning::Cancelled => Err(error),
             _ => Ok(Some(Fate::Torn("modified while it was archived".into()))),
         }
@@ -89,13 +96,22 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn staging(&self) -> io::Result<&Staging> {
+    /// Where what holds the file, and copies of it, can be.
+    ///
+    /// # Errors
+    /// There is no such place.
+    pub(crate) fn staging(&self) -> io::Result<&Staging> {
         self.node.place.staging.as_deref().ok_or_else(|| io::Error::other("there is no staging directory"))
     }
 
     /// A pinned file, to be read.
     fn pinned(&self, file: &File) -> io::Result<Reader> {
         self.base.dir()?.reader(file, &crate::relpath::joined(self.node.path.as_bytes(), &self.entry.name))
+    }
+
+    /// A file of ours in staging.
+    fn own<'a>(&self, staged: Staged) -> io::Result<Body<'a>> {
+        Ok(Body::Own(Arc::new(self.staging()?.open(staged)?), staged))
     }
 
     /// The live file, if the name is still bound to a file.
@@ -146,13 +162,12 @@ impl Reading {
         };
         let contents = match held {
             Held::Hold(held) => frozen(Body::Bytes(Cow::Borrowed(&held.bytes))),
-            Held::Clone(staged) | Held::Copy(staged) => frozen(Body::File(Arc::new(place.staging()?.open(*staged)?))),
+            Held::Clone(staged) | Held::Copy(staged) => frozen(place.own(*staged)?),
             Held::Link(staged) => return self.named(place, Arc::new(place.staging()?.open(*staged)?)),
             Held::Pin(pinned) => return self.named(place, Arc::new(place.pinned(&pinned.file)?)),
             Held::Database(database) => {
                 let finished = database.finished()?;
-                let body = Body::File(Arc::new(place.staging()?.open(finished.staged)?));
-                return Ok(Contents { fate: finished.fate.clone(), ..frozen(body) });
+                return Ok(Contents { fate: finished.fate.clone(), ..frozen(place.own(finished.staged)?) });
             }
             Held::Directory(_) | Held::Symlink(_) => return Err(io::Error::other("has no contents")),
         };
@@ -211,10 +226,7 @@ impl Reading {
             return Ok(Body::Bytes(Cow::Owned(bytes)));
         }
         match place.staging() {
-            Ok(staging) => {
-                let copy = freeze::copy_prefix(reader, staging, length)?;
-                Ok(Body::File(Arc::new(staging.open(copy)?)))
-            }
+            Ok(staging) => place.own(freeze::copy_prefix(reader, staging, length)?),
             Err(_) => Ok(Body::File(Arc::clone(reader))),
         }
     }
@@ -252,10 +264,11 @@ impl Reading {
         }
         let Ok(staging) = place.staging() else { return Ok(None) };
         let reading = freeze::copy(&reader, staging, 0)?;
-        let copy = Body::File(Arc::new(staging.open(reading.contents)?));
-        // An open descriptor is all that is needed of the copy.
-        staging.give_up(reading.contents);
-        if reading.proven { fated(copy, reading.stat) } else { Ok(None) }
+        if !reading.proven {
+            staging.give_up(reading.contents);
+            return Ok(None);
+        }
+        fated(place.own(reading.contents)?, reading.stat)
     }
 
     /// A rewrite in place takes several writes: waits, within reason, until the last one is some time ago.
@@ -291,7 +304,9 @@ fn set_tail_aside(contents: &mut Contents<'_>) -> io::Result<()> {
             buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
             Ok(buffer.len())
         }),
-        Body::File(reader) => lines::torn_tail(contents.size, |buffer, offset| reader.fill_at(buffer, offset)),
+        Body::File(reader) | Body::Own(reader, _) => {
+            lines::torn_tail(contents.size, |buffer, offset| reader.fill_at(buffer, offset))
+        }
     }?;
     contents.size -= tail.as_ref().map_or(0, Vec::len) as u64;
     contents.tail = tail;

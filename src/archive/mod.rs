@@ -22,6 +22,8 @@ mod tarball;
 pub use codec::{Codec, Compression};
 
 pub(crate) use codec::{Decoder, Encoder};
+pub(crate) use contents::{Body, Contents, Place, Reading};
+pub(crate) use exact::Exact;
 pub(crate) use inventory::{Facts, Line, Name, Seen, written_time, xattrs_digest};
 pub(crate) use manifest::LONGEST as LONGEST_MANIFEST;
 pub(crate) use pax::{Records, parse as parse_pax};
@@ -35,13 +37,11 @@ use crate::entry::{Stat, Timestamp, Xattrs};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
-use crate::freeze::{Ablation, Capture, Copied, Entry, Frozen, Held, Node, NodeId, State};
+use crate::freeze::{Ablation, Capture, Copied, Entry, Found, Frozen, Held, Node, State};
 use crate::gate;
 use crate::plan::Plan;
 use crate::relpath::joined;
 use crate::report::{Counts, ExternalLink, PathName, Report};
-use contents::{Body, Contents, Place, Reading};
-use exact::Exact;
 use inventory::Spool;
 use tarball::{Member, Tarball};
 
@@ -294,25 +294,14 @@ impl<'a, W: Write> Writer<'a, W> {
     /// Writes everything that is held, root by root, each as a sorted walk.
     fn payload(&mut self, frozen: &mut Frozen) -> io::Result<()> {
         let mut noted = Vec::new();
-        for root in 0..frozen.bases.len() {
-            let mut open: Vec<(NodeId, usize)> = vec![(NodeId::try_from(root).unwrap_or(0), 0)];
-            while let Some((id, next)) = open.pop() {
-                let node = &frozen.nodes[id as usize];
-                let base = &frozen.bases[root];
-                if next == 0 && base.only.is_none() {
-                    self.directory(&base.prefix, node)?;
-                }
-                let Some(entry) = node.entries.get(next) else { continue };
-                open.push((id, next + 1));
-                match &entry.held {
-                    Held::Directory(child) => open.push((*child, 0)),
-                    _ => {
-                        let fate = self.entry(Place { base, node, entry })?;
-                        if fate != Fate::Kept {
-                            noted.push((node.root, node.path.join(&entry.name), fate));
-                        }
-                    }
-                }
+        for Found { base, node, entry } in frozen.walk() {
+            let Some(entry) = entry else {
+                self.directory(&base.prefix, node)?;
+                continue;
+            };
+            let fate = self.entry(Place { base, node, entry })?;
+            if fate != Fate::Kept {
+                noted.push((node.root, node.path.join(&entry.name), fate));
             }
         }
         noted.into_iter().for_each(|(root, path, fate)| frozen.ledger.note(root, path, fate));
@@ -394,22 +383,18 @@ impl<'a, W: Write> Writer<'a, W> {
                 return Ok(Fate::Lost(format!("cannot be read: {error}").into()));
             }
         };
-        let Contents { body, size, stat, xattrs, mut fate, tail, recheck } = contents;
-        let piece = Piece { size, xattrs: &xattrs, ..Piece::new(Form::File, path, &stat) };
-        let blake3 = match &body {
-            Body::Bytes(bytes) => self.append_hashed(&piece, &mut &bytes[..])?,
-            Body::File(source) => {
+        let (size, stat) = (contents.size, contents.stat);
+        let piece = Piece { size, xattrs: &contents.xattrs, ..Piece::new(Form::File, path, &stat) };
+        let (blake3, touched) = match &contents.body {
+            Body::Bytes(bytes) => (self.append_hashed(&piece, &mut &bytes[..])?, None),
+            Body::File(source) | Body::Own(source, _) => {
                 source.expect_sequential();
                 let mut exact = Exact::new(source, size);
-                let blake3 = self.append_hashed(&piece, &mut exact)?;
-                if let Some(shortfall) = exact.shortfall() {
-                    fate = Fate::Torn(shortfall.reason(size));
-                } else if let Some(touched) = recheck.map(|recheck| recheck.fate(source)).transpose()?.flatten() {
-                    fate = touched;
-                }
-                blake3
+                (self.append_hashed(&piece, &mut exact)?, contents.touched(exact.shortfall(), source)?)
             }
         };
+        let Contents { body, fate, tail, .. } = contents;
+        let fate = touched.unwrap_or(fate);
         let told = Told {
             blake3,
             fate: Some(fate.clone()),
@@ -419,6 +404,11 @@ impl<'a, W: Write> Writer<'a, W> {
             database: copied(place.entry),
         };
         self.tell(&piece, told)?;
+        if let (Body::Own(_, copy), Ok(staging)) = (&body, place.staging())
+            && place.entry.held.staged() != Some(*copy)
+        {
+            staging.give_up(*copy);
+        }
         if let Some(tail) = tail {
             self.tails.push((path.to_vec(), stat, tail));
         }

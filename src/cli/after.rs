@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 
 use indicatif::HumanBytes;
 
-use super::{page, place, say};
+use super::args::Unattended;
+use super::{launcher, page, place, say};
 use crate::plan::Environment;
 use crate::report::{Outcome, Report};
 
@@ -25,11 +26,8 @@ impl After {
     ///
     /// # Errors
     /// In a sentence: a log that cannot be opened.
-    pub(super) fn prepare(
-        log: Option<&Path>,
-        on_success: Option<String>,
-        on_failure: Option<String>,
-    ) -> Result<Self, String> {
+    pub(super) fn prepare(typed: &Unattended) -> Result<Self, String> {
+        let Unattended { log, on_success, on_failure, .. } = typed.clone();
         let home = Environment::of_process().home;
         let open = |path: &Path| {
             let path = place::with_home(path, home.as_deref());
@@ -38,7 +36,7 @@ impl After {
                 Err(error) => Err(format!("cannot write to the log {}: {error}", path.display())),
             }
         };
-        Ok(Self { log: log.map(open).transpose()?, on_success, on_failure })
+        Ok(Self { log: log.as_deref().map(open).transpose()?, on_success, on_failure })
     }
 
     /// Does it. What goes wrong is told, and changes nothing of what was done.
@@ -61,7 +59,10 @@ impl After {
 /// Has a shell run `command`, with the report on its standard input. What it prints goes to standard error: the standard
 /// output may be a report already, or an archive.
 fn tell(command: &str, report: &Report) -> Result<(), String> {
-    let child = Command::new("sh").args(["-c", command]).stdin(Stdio::piped()).stdout(io::stderr()).spawn();
+    let words = launcher::words(false);
+    let mut shell = Command::new(&words[0]);
+    shell.args(&words[1..]).args(["sh", "-c", command]);
+    let child = shell.stdin(Stdio::piped()).stdout(io::stderr()).spawn();
     let mut child = child.map_err(|error| format!("cannot be run: {error}"))?;
     if let Some(mut input) = child.stdin.take() {
         // Who does not read it need not.

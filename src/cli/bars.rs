@@ -26,6 +26,8 @@ pub(super) struct Bars {
     colours: bool,
     /// What an archive that is read is read for, before it is proven and after.
     reading: [&'static str; 2],
+    /// What is done with what was frozen.
+    writing: &'static str,
 }
 
 /// What the freeze told last. It tells from several threads, out of order.
@@ -43,10 +45,16 @@ impl Bars {
     pub(super) fn begin(verb: &'static str, paint: Paint) -> Self {
         let target = ProgressDrawTarget::stderr_with_hz(REDRAWS);
         let line = ProgressBar::with_draw_target(None, target).with_message(verb);
-        let bars = Self { line, seen: Arc::default(), colours: paint.colours, reading: ["reading back"; 2] };
+        let bars =
+            Self { line, seen: Arc::default(), colours: paint.colours, reading: ["reading back"; 2], writing: "" };
         bars.restyle(|bars| bars.counting());
         bars.line.enable_steady_tick(TICK);
         bars
+    }
+
+    /// The same, and what is done afterwards.
+    pub(super) fn writing(verb: &'static str, writing: &'static str, paint: Paint) -> Self {
+        Self { writing, ..Self::begin(verb, paint) }
     }
 
     /// A line for an archive that is read, and what for, before it is proven and after; none where nobody would see it.
@@ -117,10 +125,11 @@ impl Observer for Bars {
             Event::Freezing { files, directories } => self.seen.count(files, directories),
             Event::Settling { round, restless } => self.seen.settling(round, restless),
             Event::Copying { done, all } => self.copying(done, all),
-            Event::Frozen { bytes, .. } => self.bytes("archiving", bytes),
+            Event::Frozen { bytes, .. } => self.bytes(self.writing, bytes),
             Event::Sealed { bytes } => self.bytes(self.reading[usize::from(self.seen.proven.load(Relaxed))], bytes),
             Event::Proven => self.seen.proven.store(true, Relaxed),
             Event::Archived { bytes } | Event::ReadBack { bytes } => self.line.set_position(bytes),
+            Event::Handed => self.end(),
             Event::Published => {}
         }
     }
@@ -182,7 +191,13 @@ mod tests {
     use super::*;
 
     fn hidden(colours: bool) -> Bars {
-        Bars { line: ProgressBar::hidden(), seen: Arc::default(), colours, reading: ["reading back"; 2] }
+        Bars {
+            line: ProgressBar::hidden(),
+            seen: Arc::default(),
+            colours,
+            reading: ["reading back"; 2],
+            writing: "archiving",
+        }
     }
 
     #[test]

@@ -52,28 +52,27 @@ impl Intent {
     /// # Errors
     /// What does not go together, or cannot be, in a sentence.
     pub(super) fn of(typed: args::Create, environment: Environment, stdout_is_terminal: bool) -> Result<Self, String> {
-        let to_stdout = typed.output.as_deref() == Some(Path::new("-"));
+        let to_stdout = typed.archive.output.as_deref() == Some(Path::new("-"));
         if to_stdout {
             check_stdout(&typed, stdout_is_terminal)?;
         }
         let created_at = source_date(&environment)?;
-        let freeze = typed.freeze_options();
+        let freeze = typed.freezing.options();
         let retention = typed.keep.retention(false, false);
-        let request = request(&typed, environment)?;
-        let destination = match &typed.output {
+        let request = request(&typed.what, environment)?;
+        let destination = match &typed.archive.output {
             _ if to_stdout => Destination::Stdout,
-            Some(path) => Destination::Path(place::with_home(path, request.environment.home.as_deref())),
-            None => Destination::Path(place::default_directory(&request)),
+            path => Destination::Path(output(path.as_deref(), &request)),
         };
-        let args::Create { compress: compression, no_verify, if_changed, wait, dry_run, .. } = typed;
-        let verify = !no_verify;
+        let args::Create { no_verify, if_changed, dry_run, .. } = typed;
+        let (compression, wait, verify) = (typed.archive.compress, typed.unattended.wait, !no_verify);
         Ok(Self { request, destination, compression, freeze, verify, if_changed, wait, dry_run, created_at, retention })
     }
 }
 
 fn check_stdout(typed: &args::Create, is_terminal: bool) -> Result<(), String> {
     let refused = |reason: &str| Err(reason.to_owned());
-    if typed.json {
+    if typed.unattended.json {
         return refused("--json and --output - both want standard output: write the archive to a file");
     }
     if !typed.keep.is_empty() {
@@ -90,7 +89,19 @@ fn check_stdout(typed: &args::Create, is_terminal: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn request(typed: &args::Create, environment: Environment) -> Result<Request, String> {
+/// Where an archive goes, if not to a stream.
+pub(super) fn output(typed: Option<&Path>, request: &Request) -> PathBuf {
+    match typed {
+        Some(path) => place::with_home(path, request.environment.home.as_deref()),
+        None => place::default_directory(request),
+    }
+}
+
+/// What is backed up.
+///
+/// # Errors
+/// A file of patterns that cannot be read, in a sentence.
+pub(super) fn request(typed: &args::What, environment: Environment) -> Result<Request, String> {
     let mut exclude = typed.exclude.clone();
     for file in &typed.exclude_from {
         let file = place::with_home(file, environment.home.as_deref());
@@ -107,7 +118,7 @@ fn request(typed: &args::Create, environment: Environment) -> Result<Request, St
 }
 
 /// The time that the builders of reproducible archives agree upon, whole seconds since the epoch.
-fn source_date(environment: &Environment) -> Result<Option<Timestamp>, String> {
+pub(super) fn source_date(environment: &Environment) -> Result<Option<Timestamp>, String> {
     let value = match environment.variables.get(OsStr::new("SOURCE_DATE_EPOCH")) {
         Some(value) if !value.is_empty() => value,
         _ => return Ok(None),

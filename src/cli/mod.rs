@@ -4,23 +4,28 @@ mod after;
 mod args;
 mod bars;
 mod chart;
+mod create;
 mod dry_run;
 mod duration;
+mod guard;
 mod helper;
 mod hooks;
 mod intent;
 mod keep;
+mod launcher;
 mod list;
 mod page;
 mod paper;
 mod place;
 mod prune;
+mod ran;
 mod restore;
 mod run;
 mod say;
 mod sessions;
 mod show;
 mod signals;
+mod stage;
 mod status;
 mod stdout;
 mod summary;
@@ -39,7 +44,9 @@ use args::{Typed, Verb};
 pub fn main() -> ExitCode {
     hooks::install();
     match Typed::parse().verb {
-        Verb::Create(typed) => run::create(*typed),
+        Verb::Create(typed) => create::create(*typed),
+        Verb::Guard(typed) => guard::run(&typed),
+        Verb::Stage(typed) => stage::run(&typed),
         Verb::Restore(typed) => restore::restore(&typed),
         Verb::List(typed) => list::list(&typed),
         Verb::Prune(typed) => prune::prune(&typed),
@@ -49,5 +56,6 @@ pub fn main() -> ExitCode {
         Verb::Completions(typed) => paper::completions(&typed),
         Verb::Man(typed) => paper::manual(&typed),
         Verb::Database => helper::serve(),
+        Verb::Launch(typed) => launcher::launch(&typed),
     }
 }

@@ -18,6 +18,7 @@ use crate::event::Observer;
 use crate::gate::Gate;
 use crate::list::Wanted;
 use crate::plan::Environment;
+use crate::relpath::quoted;
 use crate::report::PathName;
 use crate::restore::{BroughtBack, Destination, Ending, InPlace, Mapping, Place, Remark, RestoreOptions, Restored};
 
@@ -204,16 +205,6 @@ fn of_way_back(back: &BroughtBack, paint: terminal::Paint) -> String {
 fn way_back(kept: &[PathName]) -> Option<String> {
     let words: Vec<String> = kept.iter().map(|path| quoted(&path.0)).collect();
     (!words.is_empty()).then(|| format!("clawsnap restore --undo {}", words.join(" ")))
-}
-
-/// A path as a word for the shell.
-fn quoted(path: &[u8]) -> String {
-    let is_plain = |&c: &u8| c.is_ascii_alphanumeric() || b"/._-+:@,".contains(&c);
-    match std::str::from_utf8(path) {
-        Ok(text) if path.iter().all(is_plain) => text.to_owned(),
-        Ok(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
-        _ => format!("$'{}'", path.iter().map(|byte| format!(r"\x{byte:02x}")).collect::<String>()),
-    }
 }
 
 fn moved(place: &Place) -> String {

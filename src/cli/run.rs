@@ -1,76 +1,84 @@
-//! One run of `clawsnap create`, from what was typed to how the process ends.
+//! What all commands that back up have in common: signals watched, progress shown, a report whatever happens.
 
 use std::any::Any;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::process::{Command, ExitCode, Stdio};
 
-use color_eyre::eyre::{Result, WrapErr};
+use color_eyre::eyre::Result;
 use nix::sys::signal::Signal;
 
 use super::after::After;
-use super::args::{self, misuse};
+use super::args::{Priority, Unattended};
 use super::bars::Bars;
-use super::intent::{Destination, Intent};
-use super::show::Show;
+use super::say;
 use super::signals::Signals;
-use super::stdout::Stdout;
-use super::{say, terminal};
+use super::terminal;
+use crate::command::Ward;
 use crate::event::Observer;
-use crate::gate::{CancelFlag, Gate};
-use crate::plan::Environment;
+use crate::gate::CancelFlag;
 use crate::report::{FORMAT_VERSION, Outcome, Report};
-use crate::{Create, Output, sys};
+use crate::sys;
 
-/// `clawsnap create`.
-pub(super) fn create(typed: args::Create) -> ExitCode {
-    let (json, quiet) = (typed.json, typed.quiet);
-    let after = match After::prepare(typed.log.as_deref(), typed.on_success.clone(), typed.on_failure.clone()) {
-        Ok(after) => after,
-        Err(words) => return say::failed(&words, 1),
-    };
-    if typed.nice {
-        // Before there are other threads: each has a priority of its own, which it hands on.
+/// What is done when all is over.
+///
+/// # Errors
+/// The exit code, where something that is to be written cannot be; that is told.
+pub(super) fn prepared(typed: &Unattended) -> Result<After, ExitCode> {
+    After::prepare(typed).map_err(|words| say::failed(&words, 1))
+}
+
+/// Lets others go first. Before there are other threads: each has a priority of its own, which it hands on.
+pub(super) fn give_way(priority: Priority) {
+    if priority.nice {
         sys::be_nice();
     }
-    let intent = match Intent::of(typed, Environment::of_process(), io::stdout().is_terminal()) {
-        Ok(intent) => intent,
-        Err(reason) => misuse(&reason).exit(),
-    };
-    let show = Show::new(json, quiet, &intent.destination);
-    let report = watched(intent, quiet).unwrap_or_else(|error| failed(format!("{error:#}")));
-    show.tell(&report);
-    after.run(&report);
-    end(&report)
-}
-
-/// How the process ends.
-fn end(report: &Report) -> ExitCode {
-    if let Some(signal) = report.signal.and_then(|number| Signal::try_from(number).ok()) {
-        Signals::die_by(signal);
+    if priority.ionice
+        && let Err(words) = be_idle()
+    {
+        say::complain(&format!("warning: ionice(1) {words}: the disk is used as usual"));
     }
-    ExitCode::from(report.exit_code())
 }
 
-/// Runs with signals watched and progress shown.
-fn watched(intent: Intent, quiet: bool) -> Result<Report> {
-    let signals = Signals::hold()?;
-    let cancel = CancelFlag::new();
-    let bars = bars(&intent, quiet);
-    signals.watch(on_first_signal(cancel.clone(), bars.clone()))?;
-    let out = output(&intent.destination, &cancel)?;
-    let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
-    let gate: Arc<dyn Gate> = Arc::new(cancel);
-    let report = caught(|| execute(intent, out, &gate, observer));
-    bars.iter().for_each(Bars::end);
-    Ok(blamed(report, &signals))
+fn be_idle() -> Result<(), String> {
+    let mut ionice = Command::new("ionice");
+    ionice.args(["-c", "3", "-p", &std::process::id().to_string()]).stdin(Stdio::null());
+    let status = ionice.status().map_err(|error| format!("cannot be run: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("ended with {status}")) }
 }
 
-fn bars(intent: &Intent, quiet: bool) -> Option<Bars> {
+/// A line that shows progress, where somebody would see it.
+pub(super) fn bars(quiet: bool, verb: &'static str, writing: &'static str) -> Option<Bars> {
     let stderr = io::stderr();
-    let verb = if intent.dry_run { "looking at" } else { "freezing" };
-    (!quiet && terminal::is_lively(&stderr)).then(|| Bars::begin(verb, terminal::paint(&stderr)))
+    (!quiet && terminal::is_lively(&stderr)).then(|| Bars::writing(verb, writing, terminal::paint(&stderr)))
+}
+
+/// How a run is cancelled, and who watches it.
+pub(super) struct Run {
+    bars: Option<Bars>,
+    signals: Signals,
+    /// Closed by the first signal that no command takes.
+    pub(super) cancel: CancelFlag,
+}
+
+impl Run {
+    /// Watches signals from now on. What `ward` leads to, takes them while it runs.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn begin(bars: Option<Bars>, ward: Ward) -> Result<Self> {
+        let (signals, cancel) = (Signals::hold()?, CancelFlag::new());
+        signals.watch(ward, on_first_signal(cancel.clone(), bars.clone()))?;
+        Ok(Self { bars, signals, cancel })
+    }
+
+    /// Does the work; `nothing` is said of a run that was cancelled.
+    pub(super) fn report(self, nothing: &str, work: impl FnOnce(&dyn Observer) -> Report) -> Report {
+        let observer: &dyn Observer = self.bars.as_ref().map_or(&(), |bars| bars);
+        let report = caught(|| work(observer));
+        self.bars.iter().for_each(Bars::end);
+        blamed(report, nothing, &self.signals)
+    }
 }
 
 fn on_first_signal(cancel: CancelFlag, bars: Option<Bars>) -> impl FnOnce() + Send + 'static {
@@ -78,22 +86,6 @@ fn on_first_signal(cancel: CancelFlag, bars: Option<Bars>) -> impl FnOnce() + Se
         cancel.cancel();
         bars.iter().for_each(Bars::stopping);
     }
-}
-
-fn output(destination: &Destination, cancel: &CancelFlag) -> Result<Output> {
-    Ok(match destination {
-        Destination::Path(path) => Output::Path(path.clone()),
-        Destination::Stdout => {
-            Output::Stream(Box::new(Stdout::open(cancel.clone()).wrap_err("cannot open standard output")?))
-        }
-    })
-}
-
-fn execute(intent: Intent, output: Output, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
-    let dry_run = intent.dry_run;
-    let Intent { request, compression, freeze, verify, if_changed, wait, created_at, retention, .. } = intent;
-    let create = Create { request, output, compression, freeze, verify, if_changed, wait, created_at, retention };
-    if dry_run { crate::survey(&create, gate, observer) } else { crate::create(create, gate, observer) }
 }
 
 /// Even a bug ends in a report. What it left, the destructors have removed on the way here.
@@ -107,7 +99,8 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words")
 }
 
-fn failed(error: String) -> Report {
+/// A report on a run that could not begin.
+pub(super) fn failed(error: String) -> Report {
     Report {
         created_at: format!("{:.3}", jiff::Timestamp::now()),
         version: env!("CARGO_PKG_VERSION"),
@@ -120,13 +113,23 @@ fn failed(error: String) -> Report {
 
 /// Names the signal that a run fell to. A pipe that broke after Ctrl-C broke because of it; an archive that was
 /// finished all the same is finished.
-fn blamed(mut report: Report, signals: &Signals) -> Report {
+fn blamed(mut report: Report, nothing: &str, signals: &Signals) -> Report {
     if let (Some(signal), Outcome::Cancelled | Outcome::Failed) = (signals.first(), report.outcome) {
         report.outcome = Outcome::Cancelled;
         report.signal = Some(signal as i32);
-        report.error = Some(format!("cancelled by {}: no archive was made", signal.as_str()));
+        report.error = Some(format!("cancelled by {}: {nothing}", signal.as_str()));
     }
     report
+}
+
+/// How the process ends: as the run did, or as the command did that it was for.
+pub(super) fn end(report: &Report) -> ExitCode {
+    let signal = report.signal.or_else(|| report.ran.as_ref().and_then(|ran| ran.signal));
+    if let Some(signal) = signal.and_then(|number| Signal::try_from(number).ok()).filter(|signal| Signals::end(*signal))
+    {
+        Signals::die_by(signal);
+    }
+    ExitCode::from(report.exit_code())
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl Show {
         }
         match report.outcome {
             Outcome::Complete | Outcome::Lossy | Outcome::Unchanged => self.made(report),
-            _ => self.failed(report),
+            _ => failed(report, self.quiet),
         }
     }
 
@@ -49,20 +49,26 @@ impl Show {
                     say::complain(&format!("warning: older archives were not pruned: {}", page::line(error)));
                 });
             }
-            _ if self.archive_on_stdout => print(io::stderr(), |paint| text(report, paint)),
+            _ if self.archive_on_stdout => on_stderr(|paint| text(report, paint)),
             _ => print(io::stdout(), |paint| text(report, paint)),
         }
     }
+}
 
-    fn failed(self, report: &Report) {
-        if !self.quiet {
-            report.warnings.iter().for_each(|warning| say::complain(&format!("warning: {}", page::line(warning))));
-        }
-        let label = terminal::paint(&io::stderr()).bad("error");
-        let reason = report.error.as_deref().unwrap_or("failed");
-        let stream = if report.archive_path.as_ref().is_some_and(|path| path.0 == b"-") { IN_THE_STREAM } else { "" };
-        say::complain(&format!("{label}: {}{stream}", page::line(reason)));
+/// Says why there is nothing.
+pub(super) fn failed(report: &Report, quiet: bool) {
+    if !quiet {
+        report.warnings.iter().for_each(|warning| say::complain(&format!("warning: {}", page::line(warning))));
     }
+    let label = terminal::paint(&io::stderr()).bad("error");
+    let reason = report.error.as_deref().unwrap_or("failed");
+    let stream = if report.archive_path.as_ref().is_some_and(|path| path.0 == b"-") { IN_THE_STREAM } else { "" };
+    say::complain(&format!("{label}: {}{stream}", page::line(reason)));
+}
+
+/// A page on standard error, where standard output belongs to somebody else.
+pub(super) fn on_stderr(text: impl FnOnce(terminal::Paint) -> String) {
+    print(io::stderr(), text);
 }
 
 fn text(report: &Report, paint: terminal::Paint) -> String {

@@ -11,6 +11,9 @@ use std::thread;
 
 use color_eyre::eyre::{Result, WrapErr};
 use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::command::Ward;
 
 /// The signals that ask a command to end. Who typed Ctrl-\ wants a core dump, not a clean-up: SIGQUIT is left alone.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
@@ -33,20 +36,26 @@ impl Signals {
         Ok(Self { held, first: Arc::default() })
     }
 
-    /// Has a thread wait for them: the first is told to `on_first`.
+    /// Has a thread wait for them: the first is told to `on_first`, but for those that a command takes.
     ///
     /// # Errors
     /// No thread can be had.
-    pub(super) fn watch(&self, on_first: impl FnOnce() + Send + 'static) -> Result<()> {
-        let (held, first) = (self.held, Arc::clone(&self.first));
+    pub(super) fn watch(&self, ward: Ward, on_first: impl FnOnce() + Send + 'static) -> Result<()> {
+        let first = Arc::clone(&self.first);
+        let signals = SignalFd::with_flags(&self.held, SfdFlags::SFD_CLOEXEC).wrap_err("cannot watch for signals")?;
         let watcher = thread::Builder::new().name("signals".to_owned());
-        watcher.spawn(move || watch(held, &first, on_first)).wrap_err("cannot watch for signals")?;
+        watcher.spawn(move || watch(&signals, &first, &ward, on_first)).wrap_err("cannot watch for signals")?;
         Ok(())
     }
 
     /// The first that came.
     pub(super) fn first(&self) -> Option<Signal> {
         Signal::try_from(self.first.load(Ordering::Acquire)).ok()
+    }
+
+    /// Whether it is one of those.
+    pub(super) fn end(signal: Signal) -> bool {
+        ENDING.contains(&signal)
     }
 
     /// Ends this process by `signal`; returns only if the kernel will not have it.
@@ -56,12 +65,23 @@ impl Signals {
     }
 }
 
-fn watch(held: SigSet, first: &AtomicI32, on_first: impl FnOnce()) {
-    let Ok(signal) = held.wait() else { return };
-    first.store(signal as i32, Ordering::Release);
+fn watch(signals: &SignalFd, first: &AtomicI32, ward: &Ward, on_first: impl FnOnce()) {
+    let Some(signal) = next(signals, ward) else { return };
+    first.store(signal, Ordering::Release);
     on_first();
-    if let Ok(second) = held.wait() {
-        std::process::exit(128 + second as i32);
+    if let Some(second) = next(signals, ward) {
+        std::process::exit(128 + second);
+    }
+}
+
+/// The next signal that no command takes. What is typed at a terminal, its kernel sends to the command as well.
+fn next(signals: &SignalFd, ward: &Ward) -> Option<i32> {
+    loop {
+        let info = signals.read_signal().ok().flatten()?;
+        let signal = i32::try_from(info.ssi_signo).ok()?;
+        if !ward.take(signal, info.ssi_code == nix::libc::SI_KERNEL) {
+            return Some(signal);
+        }
     }
 }
 

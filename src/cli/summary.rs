@@ -24,11 +24,7 @@ pub(super) fn of(report: &Report, paint: Paint) -> String {
     page.row_if("", proof(report));
     sources(&mut page, report);
     contents(&mut page, report);
-    consistency(&mut page, report);
-    page.row("freeze", freeze(report));
-    page.row_if("databases", databases(&report.databases));
-    page.row_if("moved", moved(&report.counts));
-    page.row_if("vanished", vanished(report));
+    frozen(&mut page, report, IN_THE_ARCHIVE);
     left_out(&mut page, report);
     refused(&mut page, report);
     pruned(&mut page, report);
@@ -87,14 +83,23 @@ pub(super) fn amount(counts: &Counts) -> String {
     format!("{files}, {directories}, {}", HumanBytes(counts.bytes))
 }
 
-fn consistency(page: &mut Page, report: &Report) {
+/// What the freeze was, and what moved meanwhile; all names are to be looked up `elsewhere`.
+pub(super) fn frozen(page: &mut Page, report: &Report, elsewhere: &str) {
+    consistency(page, report, elsewhere);
+    page.row("freeze", freeze(report));
+    page.row_if("databases", databases(&report.databases));
+    page.row_if("moved", moved(&report.counts));
+    page.row_if("vanished", vanished(report));
+}
+
+fn consistency(page: &mut Page, report: &Report, elsewhere: &str) {
     let width = when::span(report.freeze_microseconds);
     match report.instant.as_deref().and_then(when::local) {
         Some(instant) => page.row("instant", instant),
         None => page.row("window", format!("{width}: the tree would not rest, these moved to the last")),
     }
     let restless = report.restless.iter().map(|restless| format!("{} ({})", page::path(&restless.path), restless.why));
-    page.list("", restless, MOST_NAMES, IN_THE_ARCHIVE);
+    page.list("", restless, MOST_NAMES, elsewhere);
 }
 
 fn freeze(report: &Report) -> String {
@@ -143,7 +148,7 @@ fn moved(counts: &Counts) -> Option<String> {
     let told = [
         (counts.prefix, "grew after the freeze (archived as they were)"),
         (counts.later, "read again after the freeze (whole, but later)"),
-        (counts.tails, "ended half-written (cut there; the rest is in the archive, under tails)"),
+        (counts.tails, "ended half-written (cut there; the rest is beside, under tails)"),
     ];
     let told: Vec<String> = told
         .into_iter()

@@ -11,6 +11,7 @@ use super::bars::Bars;
 use super::page::{self, Page};
 use super::signals::Signals;
 use super::{args, helper, say, terminal, when};
+use crate::command::Ward;
 use crate::event::Observer;
 use crate::freeze::DatabaseOptions;
 use crate::gate::{CancelFlag, Gate};
@@ -60,7 +61,7 @@ pub(super) fn verify(typed: &args::Verify) -> ExitCode {
 pub(super) fn watch(cancel: &CancelFlag) -> color_eyre::eyre::Result<Signals> {
     let signals = Signals::hold()?;
     let cancel = cancel.clone();
-    signals.watch(move || cancel.cancel())?;
+    signals.watch(Ward::default(), move || cancel.cancel())?;
     Ok(signals)
 }
 

@@ -8,7 +8,7 @@ use crate::relpath::joined;
 use crate::report::{Consistency, CopiedDatabase, Counts, Fated, PathName, RefusedName, Report, RestlessPath};
 
 /// Enters what the freeze and the payload were into the report.
-pub(super) fn fill(report: &mut Report, plan: &Plan, frozen: &Frozen, payload: Payload) {
+pub(crate) fn fill(report: &mut Report, plan: &Plan, frozen: &Frozen, payload: Payload) {
     report.external_symbolic_links = payload.external;
     report.rounds = frozen.rounds;
     report.freeze_microseconds = frozen.width_us;

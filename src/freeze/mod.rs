@@ -21,9 +21,10 @@ pub use settle::{Rest, Restless, Why};
 pub(crate) use capture::{is_database, sidecar_of};
 pub(crate) use content::{Fingerprint, copy, copy_prefix, read};
 pub(crate) use database::{Copied, MAGIC as DATABASE_MAGIC, SIDECARS, check_copy, sessions_in};
+pub(crate) use place::Quarters;
 pub(crate) use refusal::{Meaning, meaning};
 pub(crate) use staging::{Staged, Staging, sweep};
-pub(crate) use tree::{Entry, Held, Marks, Node, NodeId, State};
+pub(crate) use tree::{Entry, Found, Held, Marks, Node, NodeId, State, Walk};
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -225,6 +226,11 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
+    /// Everything that is held, root by root, each sorted as an archive is: a directory before what it holds.
+    pub(crate) fn walk(&self) -> Walk<'_> {
+        Walk::new(&self.bases, &self.nodes)
+    }
+
     /// Removes all second names, clones and copies.
     ///
     /// # Errors
@@ -240,14 +246,14 @@ impl Frozen {
 
 /// Freezes what the plan names.
 ///
-/// `spool` is a directory for copies of files whose own mount cannot take them.
+/// `quarters` tells where and under which name staging directories are made.
 ///
 /// # Errors
 /// A root that cannot be opened or is gone; the cancellation of the run. Nothing is left behind then.
 pub(crate) fn freeze(
     plan: &Plan,
     options: &Options,
-    spool: &Path,
+    quarters: &Quarters<'_>,
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
 ) -> Result<Frozen> {
@@ -266,7 +272,7 @@ pub(crate) fn freeze(
             descriptors: Pool::new(descriptors),
             databases: Databases::new(options.databases.clone(), hot_since),
         },
-        places: Places::new(workers, spool),
+        places: Places::new(workers, quarters),
         observer,
         nodes: Mutex::default(),
         suspects: Mutex::default(),

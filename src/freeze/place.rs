@@ -18,10 +18,26 @@ pub(crate) struct Place {
     pub(crate) same_mount: bool,
 }
 
+/// Where staging directories are made, but for the mounts of the source.
+pub(crate) struct Quarters<'a> {
+    /// A directory for copies from a mount that can have none.
+    pub(crate) spool: &'a Path,
+    /// Their name, where that shall not be a fresh one.
+    pub(crate) name: Option<&'a str>,
+}
+
+impl<'a> Quarters<'a> {
+    /// Under fresh names.
+    pub(crate) fn fresh(spool: &'a Path) -> Self {
+        Self { spool, name: None }
+    }
+}
+
 /// All staging directories of a run.
 pub(crate) struct Places {
     workers: usize,
     spool: PathBuf,
+    name: Option<String>,
     made: Mutex<Made>,
 }
 
@@ -32,9 +48,10 @@ struct Made {
 }
 
 impl Places {
-    /// No staging directory yet. Copies from a mount that cannot have one go to a staging directory in `spool`.
-    pub(crate) fn new(workers: usize, spool: &Path) -> Self {
-        Self { workers, spool: spool.to_owned(), made: Mutex::default() }
+    /// No staging directory yet.
+    pub(crate) fn new(workers: usize, quarters: &Quarters<'_>) -> Self {
+        let Quarters { spool, name } = quarters;
+        Self { workers, spool: spool.to_path_buf(), name: name.map(str::to_owned), made: Mutex::default() }
     }
 
     /// The place for what is seen through `mount`, of which `dir` is the topmost directory that we met.
@@ -61,20 +78,24 @@ impl Places {
     fn create(&self, mount: u64, dir: &Dir) -> io::Result<Arc<Staging>> {
         let parent = dir.open_parent().and_then(|parent| Ok((parent.mount()? == mount).then_some(parent)));
         let beside = match parent {
-            Ok(Some(parent)) => Staging::create(&parent, self.workers),
+            Ok(Some(parent)) => self.create_in(&parent),
             Ok(None) => Err(io::Error::other("the parent is on another mount")),
             Err(error) => Err(error),
         };
         match beside {
-            Err(error) if !gate::is_cancelled(&error) => Staging::create(dir, self.workers),
+            Err(error) if !gate::is_cancelled(&error) => self.create_in(dir),
             other => other,
         }
+    }
+
+    fn create_in(&self, parent: &Dir) -> io::Result<Arc<Staging>> {
+        Staging::create(parent, self.workers, self.name.as_deref())
     }
 
     fn spool(&self, made: &mut Made, like: &Dir) -> io::Result<Option<Arc<Staging>>> {
         if made.spool.is_none() {
             let dir = Dir::open(&self.spool, Realm::Staging, Arc::clone(like.gate()));
-            made.spool = Some(gate::tolerate(dir.and_then(|dir| Staging::create(&dir, self.workers)))?);
+            made.spool = Some(gate::tolerate(dir.and_then(|dir| self.create_in(&dir)))?);
         }
         Ok(made.spool.clone().flatten())
     }

@@ -2,8 +2,9 @@
 //!
 //! A hard link cannot leave its mount, so each mount of the source has a staging directory of its own: beside the
 //! root where that is the same mount, else inside it, under a name that the walk leaves out. It is named
-//! `.clawsnap-<UTC>-<8 hex>`, has mode 0700, and holds a lock file that is locked as long as its run lives: the next
-//! run removes a staging directory only if the name matches, we own it, and its lock is free, or it is empty.
+//! `.clawsnap-<UTC>-<8 hex>`, or `.clawsnap-stage-<8 hex>` where a command is to find it under the same name each time, has
+//! mode 0700, and holds a lock file that is locked as long as its run lives: the next run removes a staging directory
+//! only if the name matches, we own it, and its lock is free, or it is empty.
 
 use std::fs::File;
 use std::io;
@@ -16,6 +17,7 @@ use crate::gate::{self, Realm};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{hidden_name, is_staging_name};
 use crate::sys::{self, Dir, Errno};
+use crate::tree;
 
 const LOCK: &[u8] = b"lock";
 
@@ -77,8 +79,8 @@ struct Host {
 }
 
 impl Host {
-    fn enter(dir: &Dir) -> io::Result<Self> {
-        let name = hidden_name(sys::now())?;
+    fn enter(dir: &Dir, name: Option<&str>) -> io::Result<Self> {
+        let name = name.map_or_else(|| hidden_name(sys::now()), |name| Ok(name.to_owned()))?;
         let before = dir.stat_self()?;
         dir.make_dir(name.as_bytes())?;
         match dir.stat_self() {
@@ -107,26 +109,27 @@ const CLONES_UNKNOWN: u8 = 0;
 const CLONES_REFUSED: u8 = 1;
 
 impl Staging {
-    /// Makes a staging directory in `parent`, after removing what dead runs left there.
+    /// Makes a staging directory in `parent`, after removing what dead runs left there; under a fresh name, if none is
+    /// given.
     ///
     /// # Errors
     /// Those of the kernel; nothing is left behind then.
-    pub(crate) fn create(parent: &Dir, workers: usize) -> io::Result<Arc<Staging>> {
+    pub(crate) fn create(parent: &Dir, workers: usize, name: Option<&str>) -> io::Result<Arc<Staging>> {
         let parent = parent.guarded(Realm::Staging, Arc::clone(parent.gate()));
         // Trouble is not ours to report: whatever cannot be swept now is tried again by the next run.
         let _swept = gate::tolerate(sweep(&parent, true))?;
         for _ in 1..ATTEMPTS {
-            match Self::attempt(&parent, workers) {
+            match Self::attempt(&parent, workers, name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => return other,
             }
         }
-        Self::attempt(&parent, workers)
+        Self::attempt(&parent, workers, name)
     }
 
     /// Another run that takes it for a leftover before it is locked removes it: it is not found any more then.
-    fn attempt(parent: &Dir, workers: usize) -> io::Result<Arc<Staging>> {
-        let host = Host::enter(parent)?;
+    fn attempt(parent: &Dir, workers: usize, name: Option<&str>) -> io::Result<Arc<Staging>> {
+        let host = Host::enter(parent, name)?;
         match Self::furnish(&host, workers) {
             Ok(furniture) => Ok(Arc::new(furniture(host))),
             Err(error) => {
@@ -257,6 +260,19 @@ impl Staging {
         if is_host { Stat { mtime: before.mtime, ..stat } } else { stat }
     }
 
+    /// The directory itself, for what is laid out in it beside the shards.
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// The directory of a place, and its name there.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub(crate) fn find(&self, staged: Staged) -> io::Result<(Dir, Vec<u8>)> {
+        Ok((self.shard_of(staged)?, (staged.0 % SHARD).to_string().into_bytes()))
+    }
+
     /// The name of the directory, for messages.
     pub(crate) fn name(&self) -> &str {
         &self.host.name
@@ -330,8 +346,7 @@ fn unlocked(parent: &Dir, dir: &Dir, name: &[u8], clear: bool) -> io::Result<Sta
     }
 }
 
-/// Removes the staging directory `name` and what is in it, two levels deep and never through a symbolic link. A
-/// second attempt is made where the first one fails: no link of ours shall stay behind for a passing fault. That it is
+/// Removes the staging directory `name` and what is in it, never through a symbolic link. A second attempt is made where the first one fails: no link of ours shall stay behind for a passing fault. That it is
 /// gone is believed when it is looked for and not found.
 fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
     let mut last = Ok(());
@@ -346,27 +361,18 @@ fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
 
 fn remove_once(parent: &Dir, name: &[u8]) -> io::Result<()> {
     let dir = parent.open_dir(name)?;
-    let (locks, shards): (Vec<_>, Vec<_>) = dir.list()?.names.into_iter().partition(|found| *found.name == *LOCK);
-    for found in shards {
-        match dir.open_dir(&found.name) {
-            Ok(shard) => empty(&shard).and_then(|()| dir.remove_dir(&found.name))?,
-            Err(_) => dir.unlink(&found.name)?,
-        }
+    let (locks, rest): (Vec<_>, Vec<_>) = dir.list()?.names.into_iter().partition(|found| *found.name == *LOCK);
+    let mut outcome = Ok(());
+    for found in rest {
+        // One name that will not go must not keep the others.
+        outcome = tree::remove(&dir, &found.name).and(outcome);
     }
+    outcome?;
     // The lock goes last, so that what is left of an interrupted removal is still known for ours.
     for found in locks {
         dir.unlink(&found.name)?;
     }
     parent.remove_dir(name)
-}
-
-fn empty(dir: &Dir) -> io::Result<()> {
-    let mut outcome = Ok(());
-    for found in dir.list()?.names {
-        // One name that will not go must not keep the others.
-        outcome = dir.unlink(&found.name).and(outcome);
-    }
-    outcome
 }
 
 #[cfg(test)]
@@ -407,7 +413,7 @@ mod tests {
         let top = tempfile::tempdir().expect("a directory");
         let sweeper = Arc::new(Sweeper(top.path().to_owned(), AtomicBool::new(false)));
         let dir = Dir::open(top.path(), Realm::Source, Arc::clone(&sweeper) as Arc<dyn gate::Gate>).expect("opens");
-        let staging = Staging::create(&dir, 1).expect("creates");
+        let staging = Staging::create(&dir, 1, None).expect("creates");
         assert!(sweeper.1.load(Ordering::Relaxed));
         assert_eq!(names(top.path()), [staging.name().to_owned()]);
     }
@@ -418,7 +424,7 @@ mod tests {
         let top = tempfile::tempdir().expect("a directory");
         let file = top.path().join("session.jsonl");
         std::fs::write(&file, b"x").expect("writes");
-        let staging = Staging::create(&open(top.path()), 2).expect("creates");
+        let staging = Staging::create(&open(top.path()), 2, None).expect("creates");
         let place = staging.place(1).expect("makes a shard");
         staging.link(&open(top.path()), b"session.jsonl", place).expect("links");
         assert_eq!(file.metadata().expect("stats").nlink(), 2);
@@ -434,7 +440,7 @@ mod tests {
         std::fs::create_dir_all(dead.join("0")).expect("makes");
         std::fs::write(dead.join("lock"), b"").expect("writes");
         std::fs::write(dead.join("0/17"), b"").expect("writes");
-        let living = Staging::create(&open(top.path()), 1).expect("creates");
+        let living = Staging::create(&open(top.path()), 1, None).expect("creates");
         assert!(!dead.exists(), "creating one sweeps");
         assert_eq!(standings(top.path()), [Standing::Busy]);
         assert_eq!(names(top.path()), [living.name().to_owned()]);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Base;
 use super::capture::{Bytes, Pinned};
 use super::choice::Capture;
 use super::content::Fingerprint;
@@ -158,6 +159,64 @@ impl Node {
             entries: Vec::new(),
             notes: BTreeMap::new(),
             unresolved: Vec::new(),
+        }
+    }
+}
+
+/// A name that is held, with all that is needed to find it again.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    /// The root that it is below.
+    pub(crate) base: &'a Base,
+    /// The directory that it is in.
+    pub(crate) node: &'a Node,
+    /// The name; `None` for the directory itself.
+    pub(crate) entry: Option<&'a Entry>,
+}
+
+/// A walk through what is held. Directories are told once, before what they hold; a root that is a single file has none.
+pub(crate) struct Walk<'a> {
+    bases: &'a [Base],
+    nodes: &'a [Node],
+    next_root: usize,
+    /// Directories that were begun, each with what of it comes next: itself, then its entries.
+    open: Vec<(NodeId, usize)>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(bases: &'a [Base], nodes: &'a [Node]) -> Self {
+        Self { bases, nodes, next_root: 0, open: Vec::new() }
+    }
+
+    fn next_base(&mut self) -> Option<()> {
+        let base = self.bases.get(self.next_root)?;
+        self.open.push((NodeId::try_from(self.next_root).ok()?, usize::from(base.only.is_some())));
+        self.next_root += 1;
+        Some(())
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Found<'a>;
+
+    fn next(&mut self) -> Option<Found<'a>> {
+        loop {
+            let Some((id, next)) = self.open.pop() else {
+                self.next_base()?;
+                continue;
+            };
+            let node = &self.nodes[id as usize];
+            let base = &self.bases[usize::from(node.root)];
+            let entry = match next.checked_sub(1).map(|at| node.entries.get(at)) {
+                Some(None) => continue,
+                Some(Some(entry)) => Some(entry),
+                None => None,
+            };
+            self.open.push((id, next + 1));
+            match entry.map(|entry| &entry.held) {
+                Some(Held::Directory(child)) => self.open.push((*child, 0)),
+                _ => return Some(Found { base, node, entry }),
+            }
         }
     }
 }

@@ -81,6 +81,9 @@ pub struct Plan {
     pub openclaw: Option<OpenClaw>,
 }
 
+/// The variable that names OpenClaw's state directory.
+pub const STATE_VARIABLE: &str = "OPENCLAW_STATE_DIR";
+
 /// Where OpenClaw's state is, or would be, as the environment says; without symbolic links as far as it exists.
 pub fn state_directory(environment: &Environment) -> PathBuf {
     root::canonical_prefix(&StateDir::of(environment).path)
@@ -312,7 +315,7 @@ impl HomeGround {
         if self.state_dir.as_deref() == Some(path) {
             return environment.clone();
         }
-        let mut other = environment.clone().with("OPENCLAW_STATE_DIR", path);
+        let mut other = environment.clone().with(STATE_VARIABLE, path);
         for name in ["OPENCLAW_CONFIG_PATH", "OPENCLAW_OAUTH_DIR", "OPENCLAW_WORKSPACE_DIR"] {
             other = other.without(name);
         }

@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{self as kernel, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
@@ -91,6 +91,20 @@ impl Dir {
     /// A descriptor of the directory, for a child process.
     pub(crate) fn hand_over(&self) -> io::Result<OwnedFd> {
         self.fd.try_clone()
+    }
+
+    /// The path that the kernel knows it by now.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub(crate) fn real_path(&self) -> io::Result<PathBuf> {
+        std::fs::read_link(self.way_in())
+    }
+
+    /// A path that leads to this very directory as long as it is held, in this process and in those that it starts.
+    pub(crate) fn way_in(&self) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
     }
 
     /// Makes it the working directory of this process.
@@ -253,6 +267,13 @@ impl Dir {
         // `AT_EMPTY_PATH` would need a capability; the way over /proc is open to everybody.
         let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
         Ok(kernel::linkat(kernel::CWD, path, &*self.fd, name, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    /// Opens an existing file of ours for writing.
+    pub(crate) fn reopen(&self, name: &[u8]) -> io::Result<Writer> {
+        self.pass(Verb::Open, name)?;
+        let fd = kernel::openat(&*self.fd, name, READ.difference(OFlags::RDONLY) | OFlags::RDWR, Mode::empty())?;
+        Ok(Writer::new(File::from(fd), Arc::clone(&self.gate), self.realm, self.path.join(name)))
     }
 
     /// Opens an existing file of ours for locking.

@@ -3,6 +3,7 @@
 mod dir;
 mod file;
 mod host;
+mod process;
 
 pub(crate) use dir::{Dir, Listed, Listing};
 pub(crate) use file::{Reader, Writer};
@@ -12,6 +13,9 @@ pub(crate) use host::{
     coarse_now, coarse_tick, effective_gid, effective_uid, forgo_ownership, lock_holder, now, peak_memory,
     raise_descriptor_limit, random_hex, utc_stamp,
 };
+pub(crate) use process::Process;
+#[cfg(feature = "cli")]
+pub(crate) use process::end_with_parent;
 pub(crate) use rustix::io::Errno;
 
 use std::io;

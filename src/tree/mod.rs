@@ -8,7 +8,7 @@ pub(crate) use draft::{Claim, Draft, claim, is_ours};
 
 use std::io::{self, Read};
 
-use crate::entry::{Kind, Stat, Timestamp, Xattrs};
+use crate::entry::{Kind, Timestamp, Xattrs};
 use crate::gate;
 use crate::relpath::{joined, shown, split, walk_order};
 use crate::sys::{self, Dir, Errno, Reader, Writer};
@@ -161,6 +161,30 @@ impl Tree {
         let (length, differences) = file.make(contents)?;
         self.differences.extend(differences);
         Ok(length)
+    }
+
+    /// Gives what is `name` in `from` its place here, as it is; `false` where that is another filesystem's.
+    pub(crate) fn move_in(&mut self, path: &[u8], from: &Dir, name: &[u8]) -> io::Result<bool> {
+        let (dir, leaf) = self.place(path)?;
+        match from.move_to(name, &dir, leaf) {
+            Err(error) if sys::errno(&error) == Some(Errno::XDEV) => Ok(false),
+            moved => moved.map(|()| true),
+        }
+    }
+
+    /// The same for a file that is ours alone, which is cut at `size` and gets what belongs to it.
+    pub(crate) fn take(&mut self, path: &[u8], meta: &Meta, size: u64, from: &Dir, name: &[u8]) -> io::Result<bool> {
+        if !self.move_in(path, from, name)? {
+            return Ok(false);
+        }
+        let (dir, leaf) = self.place(path)?;
+        let file = dir.reopen(leaf)?;
+        if file.stat()?.size > size {
+            file.set_len(size)?;
+        }
+        let new = NewFile { dir, path: path.to_vec(), meta: meta.clone(), is_root: self.is_root, contents: Vec::new() };
+        self.differences.extend(new.dress(&file)?);
+        Ok(true)
     }
 
     /// The path of the file that failed, where it was not the last one.
@@ -412,32 +436,52 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// Removes the directory `name` and all that is in it, by descriptors, following nothing.
+/// Removes `name` and all that is in it, by descriptors, following nothing. What will not go does not keep the rest.
+///
+/// # Errors
+/// What kept the first from being removed.
 pub(crate) fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
-    let mut open = vec![name.to_vec()];
-    while let Some(path) = open.pop() {
-        let dir = parent.open_dir(&path)?;
-        // A directory that was restored as one that nobody may write to.
-        let _if_ours = dir.set_mode(0o700);
-        let (below, rest): (Vec<_>, Vec<_>) =
-            dir.list()?.names.into_iter().partition(|found| is_directory(&dir, found.kind, &found.name));
-        for found in rest {
-            dir.unlink(&found.name)?;
-        }
-        if below.is_empty() {
-            let (above, last) = split(&path);
-            parent.open_dir(above)?.remove_dir(last)?;
-            continue;
-        }
-        open.push(path.clone());
-        open.extend(below.into_iter().map(|found| joined(&path, &found.name)));
+    let mut outcome = Ok(());
+    let mount = parent.mount()?;
+    // Each twice: to be emptied, and then, when what is in it is gone, to be removed.
+    let mut open = vec![(name.to_vec(), false)];
+    while let Some((path, is_emptied)) = open.pop() {
+        let step = if is_emptied { drop_directory(parent, &path) } else { empty(parent, &path, mount, &mut open) };
+        outcome = outcome.and(step);
     }
-    Ok(())
+    outcome
 }
 
-fn is_directory(dir: &Dir, kind: Option<Kind>, name: &[u8]) -> bool {
-    let kind = kind.or_else(|| dir.stat(name).ok().map(|stat: Stat| stat.kind));
-    kind == Some(Kind::Directory)
+fn drop_directory(parent: &Dir, path: &[u8]) -> io::Result<()> {
+    let (above, last) = split(path);
+    parent.open_dir(above)?.remove_dir(last)
+}
+
+/// Removes what is no directory in the directory at `path`, or at `path` itself; what is one is added to `open`.
+///
+/// What somebody mounted there is not ours.
+fn empty(parent: &Dir, path: &[u8], mount: u64, open: &mut Vec<(Vec<u8>, bool)>) -> io::Result<()> {
+    let dir = match parent.open_dir(path) {
+        Err(error) if matches!(sys::errno(&error), Some(Errno::NOTDIR | Errno::LOOP)) => {
+            let (above, last) = split(path);
+            return parent.open_dir(above)?.unlink(last);
+        }
+        other => other?,
+    };
+    if dir.mount()? != mount {
+        return Err(io::Error::other(format!("another filesystem is mounted on {}", shown(path))));
+    }
+    // A directory that was restored as one that nobody may write to.
+    let _if_ours = dir.set_mode(0o700);
+    open.push((path.to_vec(), true));
+    let mut outcome = Ok(());
+    for found in dir.list()?.names {
+        match found.kind {
+            Some(kind) if kind != Kind::Directory => outcome = outcome.and(dir.unlink(&found.name)),
+            _ => open.push((joined(path, &found.name), false)),
+        }
+    }
+    outcome
 }
 
 #[cfg(test)]

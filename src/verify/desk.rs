@@ -72,7 +72,7 @@ impl Desk {
             return Ok(Arc::clone(staging));
         }
         let dir = Dir::open(&std::env::temp_dir(), Realm::Staging, Arc::clone(&self.gate))?;
-        let staging = Staging::create(&dir, 1)?;
+        let staging = Staging::create(&dir, 1, None)?;
         self.staging = Some(Arc::clone(&staging));
         Ok(staging)
     }

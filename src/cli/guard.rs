@@ -1,0 +1,86 @@
+//! `clawsnap guard`, from what was typed to how the process ends.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use color_eyre::eyre::Result;
+
+use super::args::{self, misuse};
+use super::run::{self, Run};
+use super::{intent, launcher, ran, say, show};
+use crate::command::Errand;
+use crate::gate::Gate;
+use crate::guard::{Guard, guard};
+use crate::plan::Environment;
+use crate::report::{Outcome, Report};
+use crate::{Create, Output};
+
+/// `clawsnap guard`.
+pub(super) fn run(typed: &args::Guard) -> ExitCode {
+    let errand = match launcher::errand(&typed.command, false, typed.unattended.json) {
+        Ok(errand) => errand,
+        Err(code) => return code,
+    };
+    let after = match run::prepared(&typed.unattended) {
+        Ok(after) => after,
+        Err(code) => return code,
+    };
+    let create = match order(typed, Environment::of_process()) {
+        Ok(create) => create,
+        Err(reason) => misuse("guard", &reason).exit(),
+    };
+    let report = reported(typed, create, errand).unwrap_or_else(|error| run::failed(format!("{error:#}")));
+    tell(&report, typed);
+    after.run(&report);
+    run::end(&report)
+}
+
+/// What the typed words mean.
+fn order(typed: &args::Guard, environment: Environment) -> Result<Create, String> {
+    if typed.archive.output.as_deref() == Some(Path::new("-")) {
+        return Err("guard wants an archive that can be read back: --output - is none".to_owned());
+    }
+    let created_at = intent::source_date(&environment)?;
+    let request = intent::request(&typed.what, environment)?;
+    Ok(Create {
+        output: Output::Path(intent::output(typed.archive.output.as_deref(), &request)),
+        request,
+        compression: typed.archive.compress,
+        freeze: typed.freezing.options(),
+        verify: true,
+        if_changed: false,
+        wait: typed.unattended.wait,
+        created_at,
+        retention: typed.keep.retention(false, false),
+    })
+}
+
+fn reported(typed: &args::Guard, create: Create, errand: Errand) -> Result<Report> {
+    let run = Run::begin(run::bars(typed.unattended.quiet, "freezing", "archiving"), errand.ward.clone())?;
+    let gate: Arc<dyn Gate> = Arc::new(run.cancel.clone());
+    let (despite_losses, rollback) = (typed.despite_losses, typed.rollback);
+    let order = Guard { create, errand, despite_losses, rollback };
+    // Whoever sees the command fail shall know by then what there is.
+    let is_silent = typed.unattended.quiet || typed.unattended.json;
+    let announce = |report: &Report| {
+        if !is_silent {
+            show::on_stderr(|paint| super::summary::of(report, paint));
+        }
+    };
+    Ok(run.report("the command was not started", |observer| guard(order, &gate, observer, &announce)))
+}
+
+fn tell(report: &Report, typed: &args::Guard) {
+    if typed.unattended.json {
+        say::json("report", report);
+    }
+    match (&report.ran, report.outcome) {
+        (Some(_), _) => ran::complaints(report),
+        (None, Outcome::Lossy) => {
+            show::on_stderr(|paint| super::summary::of(report, paint));
+            show::failed(report, true);
+        }
+        _ => show::failed(report, typed.unattended.quiet),
+    }
+}

@@ -1,0 +1,102 @@
+//! `clawsnap` as the process that becomes a command of the user's.
+//!
+//! A run holds the signals that end it back, and a child has that from its parent, even when it becomes another program.
+//! So what becomes the command is this program once more, which lets them through first.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, parent_id};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use nix::sys::signal::SigSet;
+use nix::unistd::{AccessFlags, access};
+
+use super::{args, page, say};
+use crate::command::Errand;
+use crate::sys;
+
+/// The hidden subcommand.
+pub(super) const NAME: &str = "__launch";
+
+/// As shells say it.
+const NOT_FOUND: u8 = 127;
+const NOT_RUN: u8 = 126;
+
+/// What launches a command: this very program, even if another one has its path by now, as after an upgrade. With
+/// `bound`, the command is asked to end if we are gone.
+pub(super) fn words(bound: bool) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["/proc/self/exe".into(), NAME.into()];
+    if bound {
+        words.extend(["--with".into(), std::process::id().to_string().into()]);
+    }
+    words.push("--".into());
+    words
+}
+
+/// A command of the user's.
+///
+/// # Errors
+/// The exit code where there is no such program, which is told: to find that out when all the work is done is late.
+pub(super) fn errand(words: &[OsString], bound: bool, json: bool) -> Result<Errand, ExitCode> {
+    let program = words.first().map(OsString::as_os_str).unwrap_or_default();
+    if !is_there(program, std::env::var_os("PATH").as_deref()) {
+        let told = format!("there is no command {}: nothing was done", page::line(&program.to_string_lossy()));
+        return Err(say::failed(&told, NOT_FOUND));
+    }
+    // Standard output is for the report.
+    let output = if json { io::stderr().as_fd().try_clone_to_owned().ok() } else { None::<OwnedFd> };
+    Ok(Errand { words: words.to_vec(), launcher: self::words(bound), output, ..Errand::default() })
+}
+
+/// Whether a program can be found. One with a relative path is not looked for: it is not known where from.
+fn is_there(program: &OsStr, path: Option<&OsStr>) -> bool {
+    let runs = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+    let program = Path::new(program);
+    match program.components().count() {
+        _ if program.is_absolute() => runs(program),
+        1 if !program.as_os_str().is_empty() => {
+            path.is_none_or(|path| std::env::split_paths(path).any(|directory| runs(&directory.join(program))))
+        }
+        components => components > 1,
+    }
+}
+
+/// Becomes the command.
+pub(super) fn launch(typed: &args::Launch) -> ExitCode {
+    if let Some(parent) = typed.with {
+        // Where the kernel does not do that, the command goes on alone.
+        let _asked: io::Result<()> = sys::end_with_parent();
+        if parent_id() != parent {
+            return ExitCode::from(NOT_RUN);
+        }
+    }
+    let _as_usual = SigSet::all().thread_unblock();
+    let Some((program, arguments)) = typed.words.split_first() else { return ExitCode::from(NOT_FOUND) };
+    let error = Command::new(program).args(arguments).exec();
+    let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN };
+    say::failed(&format!("cannot run {}: {error}", program.to_string_lossy()), code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_looked_for_where_a_shell_would_look() {
+        let path = |text: &'static str| Some(OsStr::new(text));
+        for (program, path, expected) in [
+            ("sh", path("/nowhere:/bin"), true),
+            ("sh", path("/nowhere"), false),
+            ("sh", None, true),
+            ("/bin/sh", path(""), true),
+            ("/bin", path("/"), false),
+            ("bin", path("/"), false),
+            ("./unknown", path("/bin"), true),
+            ("", path("/bin"), false),
+        ] {
+            assert_eq!(is_there(OsStr::new(program), path), expected, "{program}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! How the command of a run ended, for people.
+
+use std::time::Duration;
+
+use super::page::{self, Page};
+use super::{say, summary, terminal, when};
+use crate::report::{Ran, Report, Rollback};
+
+/// Files that are named.
+const MOST: usize = 20;
+
+const IN_JSON: &str = "; --json names all";
+
+/// Rows about the command.
+pub(super) fn rows(page: &mut Page, report: &Report) {
+    let Some(ran) = &report.ran else { return };
+    let took = Duration::from_millis(ran.elapsed_milliseconds);
+    let took = when::span(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    page.row("command", format!("{} {} after {took}", words(ran), ending(ran)));
+    page.list("touched", ran.touched.iter().map(page::fated), MOST, IN_JSON);
+    page.list("different", ran.differences.iter().map(page::fated), MOST, IN_JSON);
+}
+
+/// What somebody should look at, a line each on standard error: nothing, if all went well.
+pub(super) fn complaints(report: &Report) {
+    let Some(ran) = &report.ran else { return };
+    summary::of_losses(report).into_iter().for_each(|line| say::complain(&line));
+    if let Some(first) = ran.touched.first() {
+        let all = page::plural(ran.touched.len() as u64, "file was", "files were");
+        say::complain(&format!("warning: {all} written to while the command ran: {}{IN_JSON}", page::fated(first)));
+    }
+    if ran.code() == 0 {
+        return;
+    }
+    say::failed(&format!("{} {}", words(ran), ending(ran)), ran.code());
+    match (&ran.rollback, &ran.way_back) {
+        (Some(rollback), _) if rollback.done => tell_rollback(rollback),
+        (Some(rollback), way_back) => {
+            let error = rollback.error.as_deref().unwrap_or("failed");
+            say::failed(&format!("nothing was brought back: {error}"), ran.code());
+            tell_way_back(way_back.as_deref());
+        }
+        (None, way_back) => tell_way_back(way_back.as_deref()),
+    }
+}
+
+fn tell_way_back(way_back: Option<&str>) {
+    if let Some(way_back) = way_back {
+        say::complain(&format!("the way back: {way_back}"));
+    }
+}
+
+fn tell_rollback(rollback: &Rollback) {
+    let label = terminal::paint(&std::io::stderr()).good("brought back");
+    say::complain(&format!("{label}: everything is as it was before the command"));
+    rollback.kept.iter().for_each(|kept| say::complain(&format!("  what it left is kept as {}", page::path(kept))));
+    rollback.warnings.iter().for_each(|warning| say::complain(&format!("  warning: {}", page::line(warning))));
+}
+
+fn words(ran: &Ran) -> String {
+    let words: Vec<String> = ran.command.iter().map(|word| page::line(&crate::relpath::quoted(&word.0))).collect();
+    words.join(" ")
+}
+
+fn ending(ran: &Ran) -> String {
+    match (ran.exit_code, ran.signal) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        _ => "ended".to_owned(),
+    }
+}

@@ -1,0 +1,89 @@
+//! `clawsnap stage`, from what was typed to how the process ends.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use color_eyre::eyre::Result;
+
+use super::args::{self, misuse};
+use super::page::{self, Page};
+use super::run::{self, Run};
+use super::terminal::Paint;
+use super::{intent, launcher, ran, say, show, summary};
+use crate::command::Errand;
+use crate::gate::Gate;
+use crate::plan::{Environment, Request};
+use crate::report::{Consistency, Outcome, Report};
+use crate::stage::{Stage, stage};
+
+const IN_JSON: &str = "; --json names all";
+
+/// `clawsnap stage`.
+pub(super) fn run(typed: &args::Stage) -> ExitCode {
+    let errand = match launcher::errand(&typed.command, true, typed.unattended.json) {
+        Ok(errand) => errand,
+        Err(code) => return code,
+    };
+    let after = match run::prepared(&typed.unattended) {
+        Ok(after) => after,
+        Err(code) => return code,
+    };
+    run::give_way(typed.priority);
+    let request = match intent::request(&typed.what, Environment::of_process()) {
+        Ok(request) => request,
+        Err(reason) => misuse("stage", &reason).exit(),
+    };
+    let report = reported(typed, request, errand).unwrap_or_else(|error| run::failed(format!("{error:#}")));
+    tell(&report, typed);
+    after.run(&report);
+    run::end(&report)
+}
+
+fn reported(typed: &args::Stage, request: Request, errand: Errand) -> Result<Report> {
+    let run = Run::begin(run::bars(typed.unattended.quiet, "freezing", "laying out"), errand.ward.clone())?;
+    let gate: Arc<dyn Gate> = Arc::new(run.cancel.clone());
+    let (freeze, wait) = (typed.freezing.options(), typed.unattended.wait);
+    let order = Stage { request, freeze, wait, errand };
+    Ok(run.report("the command was not started", |observer| stage(order, &gate, observer)))
+}
+
+/// On standard error: standard output is the command's.
+fn tell(report: &Report, typed: &args::Stage) {
+    if typed.unattended.json {
+        say::json("report", report);
+    }
+    match report.outcome {
+        Outcome::Complete | Outcome::Lossy if typed.unattended.quiet => ran::complaints(report),
+        Outcome::Complete | Outcome::Lossy if typed.unattended.json => {}
+        Outcome::Complete | Outcome::Lossy => show::on_stderr(|paint| of(report, paint)),
+        _ => show::failed(report, typed.unattended.quiet),
+    }
+}
+
+/// The report, for people.
+fn of(report: &Report, paint: Paint) -> String {
+    let mut page = Page::headed(&heading(report, paint), paint);
+    page.row_if("staged at", report.ran.as_ref().and_then(|ran| ran.directory.as_ref()).map(page::path));
+    summary::sources(&mut page, report);
+    page.row("contents", summary::amount(&report.counts));
+    summary::frozen(&mut page, report, IN_JSON);
+    summary::left_out(&mut page, report);
+    summary::warnings(&mut page, report);
+    ran::rows(&mut page, report);
+    summary::losses(&mut page, report, IN_JSON);
+    page.finish()
+}
+
+fn heading(report: &Report, paint: Paint) -> String {
+    let touched = report.ran.as_ref().map_or(0, |ran| ran.touched.len() as u64);
+    match (report.outcome, report.consistent) {
+        (Outcome::Complete, Some(Consistency::Instant)) => paint.good("staged, and of one instant"),
+        (Outcome::Complete, _) => paint.warn("staged, but not of one instant"),
+        _ if report.counts.losses() > 0 => {
+            paint.bad(&format!("staged, with {}", page::plural(report.counts.losses(), "loss", "losses")))
+        }
+        _ => {
+            paint.warn(&format!("staged, but {} written to meanwhile", page::plural(touched, "file was", "files were")))
+        }
+    }
+}

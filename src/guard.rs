@@ -1,0 +1,118 @@
+//! A proven archive first, a command of the user's second, and the way back if it fails: an upgrade, a migration.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::command::Errand;
+use crate::create::{Create, Output, create};
+use crate::event::{Event, Observer};
+use crate::gate::Gate;
+use crate::plan::{Environment, STATE_VARIABLE, state_directory};
+use crate::relpath::quoted;
+use crate::report::{Outcome, PathName, Ran, Report, Rollback};
+use crate::restore::{Destination, InPlace, RestoreOptions, Restored, restore};
+
+/// What shall be done, and from what one may go back.
+pub struct Guard {
+    /// The archive that is made first. It is read back, whatever this says, and goes to a file.
+    pub create: Create,
+    /// What is run when that has its name.
+    pub errand: Errand,
+    /// Whether the command is run although names were lost.
+    pub despite_losses: bool,
+    /// Whether what was there is brought back at once if the command fails.
+    pub rollback: bool,
+}
+
+/// Makes an archive, and runs a command if that is proven and whole. If the command fails, the report tells the way back,
+/// which is taken where that was asked for. [`Report::exit_code`] is that of the command, if it was run.
+///
+/// No link of ours is left when the command starts: OpenClaw's migrations refuse files that have two names.
+///
+/// `announce` is told of the archive just before the command starts.
+pub fn guard(guard: Guard, gate: &Arc<dyn Gate>, observer: &dyn Observer, announce: &dyn Fn(&Report)) -> Report {
+    let Guard { create: order, errand, despite_losses, rollback } = guard;
+    let environment = order.request.environment.clone();
+    let to_file = matches!(order.output, Output::Path(_));
+    let mut report = create(Create { verify: true, if_changed: false, ..order }, gate, observer);
+    let is_whole = report.outcome == Outcome::Complete || report.outcome == Outcome::Lossy && despite_losses;
+    let archive = report.archive_path.as_ref().map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(&path.0)));
+    let Some(archive) = archive.filter(|_| is_whole && report.verified && to_file) else {
+        if report.outcome == Outcome::Lossy {
+            report.error = Some("the command was not started, since names were lost: see them above".to_owned());
+        }
+        return report;
+    };
+    observer.on(Event::Handed);
+    announce(&report);
+    match errand.run(None, &[], gate) {
+        Ok(ran) => report.ran = Some(ran),
+        Err(error) => {
+            report.outcome = Outcome::Failed;
+            report.error = Some(format!("cannot run the command, but the archive is made: {error}"));
+        }
+    }
+    if let Some(ran) = report.ran.take() {
+        let ran = ended(ran, &archive, rollback, &Back::to(&report, environment), gate, observer);
+        report.ran = Some(ran);
+    }
+    report
+}
+
+fn ended(ran: Ran, archive: &Path, rollback: bool, back: &Back, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Ran {
+    if ran.code() == 0 {
+        return ran;
+    }
+    let way_back = Some(back.command(archive));
+    let rollback = rollback.then(|| back.take(archive, gate, observer));
+    Ran { way_back, rollback, ..ran }
+}
+
+/// The way back.
+struct Back {
+    /// As that of this run, in which OpenClaw's state is where it was.
+    environment: Environment,
+    /// The state directory, where a shell that knows nothing of this would look for it elsewhere.
+    state: Option<PathBuf>,
+}
+
+impl Back {
+    fn to(report: &Report, environment: Environment) -> Self {
+        let state = report.assets.iter().find(|asset| asset.kind == "state");
+        let state = state.map(|asset| PathBuf::from(std::ffi::OsStr::from_bytes(&asset.source_path.0)));
+        let bare = Environment { variables: std::collections::BTreeMap::new(), ..environment.clone() };
+        let state = state.filter(|state| *state != state_directory(&bare));
+        let environment = match state.as_ref().and_then(|state| state.to_str()) {
+            Some(state) => environment.with(STATE_VARIABLE, state),
+            None => environment,
+        };
+        Self { environment, state }
+    }
+
+    /// As something to be pasted into a shell.
+    fn command(&self, archive: &Path) -> String {
+        let quoted = |path: &Path| quoted(path.as_os_str().as_bytes());
+        let state = self.state.as_deref().map(|state| format!("{STATE_VARIABLE}={} ", quoted(state)));
+        format!("{}clawsnap restore {} --in-place", state.unwrap_or_default(), quoted(archive))
+    }
+
+    fn take(&self, archive: &Path, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Rollback {
+        let ways = InPlace { environment: self.environment.clone(), force: false };
+        let options = RestoreOptions::to(Destination::InPlace(ways));
+        // What is not whole in the archive was told of before the command was started.
+        told(restore(archive, &options, gate, observer, &|_| true))
+    }
+}
+
+fn told(restored: Restored) -> Rollback {
+    let differences = restored.differences.iter().chain(&restored.flagged);
+    let differences = differences.map(|remark| format!("{}: {}", crate::relpath::shown(&remark.path.0), remark.what));
+    let kept: Vec<PathName> = restored.places.into_iter().filter_map(|place| place.kept).collect();
+    Rollback {
+        done: restored.error.is_none(),
+        error: restored.error,
+        kept,
+        warnings: restored.warnings.iter().cloned().chain(differences).collect(),
+    }
+}

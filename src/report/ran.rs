@@ -1,0 +1,61 @@
+//! A command that was run on what was frozen, or behind its archive, and how it ended.
+
+use serde::Serialize;
+
+use super::{Fated, PathName};
+
+/// A command that was run.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ran {
+    /// Its words.
+    pub command: Vec<PathName>,
+    /// The directory that it ran in, where that was of our making.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathName>,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Wall time of the command in milliseconds.
+    pub elapsed_milliseconds: u64,
+    /// Files of the frozen tree whose contents moved while it ran.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub touched: Vec<Fated>,
+    /// What of the frozen tree could not be laid out as it was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Fated>,
+    /// The shell command that goes back to what was there before it ran, where it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way_back: Option<String>,
+    /// What came of going back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+}
+
+/// What came of going back to what was there before a command.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollback {
+    /// Everything is back.
+    pub done: bool,
+    /// Why it is not, or what is different.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Where what the command had left is kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<PathName>,
+    /// What should be known, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl Ran {
+    /// Its exit code as a shell tells it: 128 + the signal where one ended it.
+    pub fn code(&self) -> u8 {
+        let code = self.exit_code.or_else(|| self.signal.map(|signal| 128 + signal));
+        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+    }
+}

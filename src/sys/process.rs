@@ -1,0 +1,39 @@
+//! A process that we started, held so that what is sent to it never reaches another one.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Child;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// A child process.
+#[derive(Debug)]
+pub(crate) struct Process(OwnedFd);
+
+impl Process {
+    /// Holds a child that was not waited for yet.
+    ///
+    /// # Errors
+    /// Those of `pidfd_open(2)`.
+    pub(crate) fn of(child: &Child) -> io::Result<Self> {
+        Ok(Self(pidfd_open(Pid::from_child(child), PidfdFlags::empty())?))
+    }
+
+    /// Sends it a signal, by number.
+    ///
+    /// # Errors
+    /// It has ended; no such signal; those of the kernel.
+    pub(crate) fn send(&self, signal: i32) -> io::Result<()> {
+        let signal = Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(pidfd_send_signal(&self.0, signal)?)
+    }
+}
+
+/// Has the kernel ask this process to end (`SIGTERM`) when the thread that started it does.
+///
+/// # Errors
+/// Those of `prctl(2)`.
+#[cfg(feature = "cli")]
+pub(crate) fn end_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?)
+}
