@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use clawsnap::freeze::{Capture, Way};
+use clawsnap::fate::Fate;
+use clawsnap::freeze::Way;
 use clawsnap::report::Report;
 use clawsnap::restore::{BroughtBack, Place, Restored};
 use clawsnap::sessions::Session;
