@@ -8,7 +8,7 @@ use std::path::Path;
 
 use clawsnap::fate::Fate;
 use clawsnap::freeze::Way;
-use clawsnap::report::Report;
+use clawsnap::report::{Outcome, Report};
 use clawsnap::restore::{BroughtBack, Place, Restored};
 use clawsnap::sessions::Session;
 use clawsnap::status::{Doubted, Made, SourceStatus, State, Status};
