@@ -25,7 +25,7 @@ use crate::command::Errand;
 use crate::create::{Order, blank, conclude, fill, locked, planned, release};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::freeze::{self, Frozen, Quarters, Staging};
+use crate::freeze::{self, Frozen, Mode, Quarters, Staging};
 use crate::gate::Gate;
 use crate::naming::stage_name;
 use crate::plan::{Plan, Request};
@@ -60,13 +60,14 @@ pub fn stage(stage: Stage, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Rep
 
 fn run(stage: Stage, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<()> {
     let Stage { request, freeze: options, wait, errand } = stage;
+    let (only_links, options) = (options.mode == Mode::Link, sharing(options));
     let plan = planned(&request, report)?;
     let _locks = locked(&plan, &Order { request: &request, wait, is_dated: false }, report, gate, observer)?;
     let top = top(&plan);
     let name = stage_name(top.as_os_str().as_bytes(), sys::effective_uid());
     let quarters = Quarters { spool: &std::env::temp_dir(), name: Some(&name) };
     let mut frozen = freeze::freeze(&plan, &options, &quarters, gate, observer)?;
-    let stand = Stand::in_staging_of(&frozen, &top)?;
+    let stand = Stand { only_links, ..Stand::in_staging_of(&frozen, &top)? };
     let laid = stand.lay_out(&mut frozen, &plan, report, observer)?;
     observer.on(Event::Handed);
     let ran = stand.hand_over(errand, gate).map_err(|error| Error::failed("run the command in", &stand.path, error))?;
@@ -74,6 +75,12 @@ fn run(stage: Stage, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn O
     report.ran = Some(Ran { touched, differences: laid.differences, ..ran });
     release(frozen, report);
     Ok(())
+}
+
+/// Where extents can be shared, nothing is linked: that freezes contents too, and costs the command nothing.
+fn sharing(options: freeze::Options) -> freeze::Options {
+    let mode = if options.mode == Mode::Auto { Mode::Clone } else { options.mode };
+    freeze::Options { mode, ..options }
 }
 
 /// The deepest directory that holds all sources: a source itself, if it is a directory and the only one.
@@ -94,6 +101,8 @@ struct Stand {
     path: PathBuf,
     /// The directory that the tree's own stands for.
     top: PathBuf,
+    /// Whatever is linked stays so, however small it is.
+    only_links: bool,
 }
 
 impl Stand {
@@ -103,7 +112,7 @@ impl Stand {
         let failed = |error| Error::failed("lay out what was frozen of", top, error);
         let staging = found.ok_or_else(|| failed(nowhere()))?;
         let path = staging.dir().real_path().map_err(failed)?;
-        Ok(Self { staging, path, top: top.to_owned() })
+        Ok(Self { staging, path, top: top.to_owned(), only_links: false })
     }
 
     /// The name of the tree.

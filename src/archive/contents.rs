@@ -20,7 +20,7 @@ use crate::lines;
 use crate::sys::{self, Reader};
 
 /// Files up to this size are read whole before their header is written.
-const SMALL: u64 = 1024 * 1024;
+pub(crate) const SMALL: u64 = 1024 * 1024;
 
 /// How long a file must not have been modified before it is taken for whole again.
 const QUIET: Duration = Duration::from_millis(20);

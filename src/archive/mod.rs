@@ -22,7 +22,7 @@ mod tarball;
 pub use codec::{Codec, Compression};
 
 pub(crate) use codec::{Decoder, Encoder};
-pub(crate) use contents::{Body, Contents, Place, Reading};
+pub(crate) use contents::{Body, Contents, Place, Reading, SMALL};
 pub(crate) use exact::Exact;
 pub(crate) use inventory::{Facts, Line, Name, Seen, written_time, xattrs_digest};
 pub(crate) use manifest::LONGEST as LONGEST_MANIFEST;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 
 use super::Stand;
-use crate::archive::{Body, Contents, Exact, Place, Reading};
+use crate::archive::{Body, Contents, Exact, Place, Reading, SMALL};
 use crate::entry::{Stat, Timestamp, Xattrs};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
@@ -151,9 +151,16 @@ impl<'a> Layout<'a> {
         Ok(fate)
     }
 
-    /// Whether the second name that holds the file could be given its place: nobody wrote to it, by all that is known.
+    /// Whether the second name that holds the file could be given its place: it is large, and nobody wrote to it, by all
+    /// that is known.
+    ///
+    /// Its owner can still write to such a file while the command reads it. What is small takes hardly longer to copy,
+    /// and then nobody can.
     fn live_link(&mut self, path: &[u8], place: Place<'_>) -> io::Result<bool> {
         let (Held::Link(staged), marks) = (&place.entry.held, place.entry.marks) else { return Ok(false) };
+        if place.entry.stat.size <= SMALL && !self.stand.only_links {
+            return Ok(false);
+        }
         if place.entry.fingerprint.is_some() || marks.hot || marks.unproven || marks.database {
             return Ok(false);
         }
