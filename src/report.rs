@@ -397,11 +397,12 @@ pub struct Report {
 
 impl Report {
     /// The exit code of the command: 0 complete or unchanged, 1 failed, 2 usage, 3 with losses, 4 unproven, 5 locked, 128 + the
-    /// signal if cancelled by one (1 if cancelled otherwise). Where a command was run and failed, its exit code.
+    /// signal if cancelled by one (1 if cancelled otherwise). Where a command was run and failed, its exit code; and whatever
+    /// became of it, where it was run behind its archive: that was known to have losses, and told, before.
     pub fn exit_code(&self) -> u8 {
-        let of_command = self.ran.as_ref().map_or(0, Ran::code);
+        let ran = self.ran.as_ref().filter(|ran| ran.code() != 0 || ran.directory.is_none());
         match self.outcome {
-            _ if of_command != 0 => of_command,
+            _ if ran.is_some() => ran.map_or(0, Ran::code),
             Outcome::Complete | Outcome::Unchanged => 0,
             Outcome::Failed => 1,
             Outcome::Usage => 2,
