@@ -87,13 +87,9 @@ fn make_ready(
 ) -> Result<Vec<(Swap, Extent)>> {
     let mut swaps: Vec<(Swap, Extent)> = Vec::new();
     let mut wanted: Vec<(u64, u64)> = Vec::new();
-    for (root, place) in roots.iter().zip(places) {
-        let extent = if root.is_directory { extent } else { Extent::Part };
-        let ground = match root.is_directory {
-            true => Ground::of_directory(place, extent, gate)?,
-            false => Ground::of_file(place, gate)?,
-        };
-        let swap = Swap::begin(ground, watch)?;
+    for ((root, place), (ground, extent)) in roots.iter().zip(places).zip(grounds(roots, places, extent, gate, watch)?)
+    {
+        let swap = Swap::begin(ground)?;
         let (free, filesystem) = swap.free_space().map_err(|error| Error::failed("look at", place, error))?;
         wanted.push((filesystem, root.bytes));
         let all = wanted.iter().filter(|(other, _)| *other == filesystem).map(|(_, bytes)| bytes).sum();
@@ -101,6 +97,24 @@ fn make_ready(
         swaps.push((swap, extent));
     }
     Ok(swaps)
+}
+
+/// Where each root is, cleared of what dead runs left.
+fn grounds(
+    roots: &[Root],
+    places: &[PathBuf],
+    extent: Extent,
+    gate: &Arc<dyn Gate>,
+    watch: &mut Watcher<'_>,
+) -> Result<Vec<(Ground, Extent)>> {
+    let ground = |(root, place): (&Root, &PathBuf)| {
+        let (ground, extent) = match root.is_directory {
+            true => (Ground::of_directory(place, extent, gate)?, extent),
+            false => (Ground::of_file(place, gate)?, Extent::Part),
+        };
+        Swap::clear(&ground, watch).map(|()| (ground, extent))
+    };
+    roots.iter().zip(places).map(ground).collect()
 }
 
 fn check_room(place: &Path, wanted: u64, free: u64) -> Result<()> {

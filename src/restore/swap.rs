@@ -54,21 +54,32 @@ pub(super) struct Keep {
 }
 
 impl Swap {
-    /// Makes room beside the root, or in it where nothing may be made beside it, after dealing with what dead runs left.
+    /// Deals with what dead runs left where room is to be made. For all roots before the first [`begin`](Self::begin): what
+    /// lies hidden there after that is ours.
     ///
     /// # Errors
     /// Those of the kernel; a run that is at work there; a name too long to be kept under another.
-    pub(super) fn begin(ground: Ground, watch: &mut dyn Watch) -> Result<Self> {
-        let path = ground.path().to_owned();
-        let fail = |error| Error::failed("restore into the place of", &path, error);
+    pub(super) fn clear(ground: &Ground, watch: &mut dyn Watch) -> Result<()> {
+        let path = ground.path();
         if kept_name(ground.label(), b"").len() + LONGEST_ENDING > LONGEST_NAME {
             return Err(Error::Usage(format!("the name of {} is too long to be kept under another", path.display())));
         }
         recover(ground.host(), ground.host_path(), watch)?;
-        if let Some(root) = ground.root().map_err(fail)?.filter(|_| !ground.is_inside()) {
-            recover(&root, ground.path(), watch)?;
+        let root = ground.root().map_err(|error| Error::failed("restore into the place of", path, error))?;
+        match root.filter(|_| !ground.is_inside()) {
+            Some(root) => recover(&root, path, watch),
+            None => Ok(()),
         }
-        let (ground, draft) = make_room(ground).map_err(fail)?;
+    }
+
+    /// Makes room beside the root, or in it where nothing may be made beside it.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn begin(ground: Ground) -> Result<Self> {
+        let path = ground.path().to_owned();
+        let made = make_room(ground).map_err(|error| Error::failed("restore into the place of", &path, error));
+        let (ground, draft) = made?;
         let journal = Journal::of(&ground, Vec::new());
         Ok(Self { ground, draft, journal })
     }
