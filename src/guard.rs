@@ -1,5 +1,7 @@
 //! A proven archive first, a command of the user's second, and the way back if it fails: an upgrade, a migration.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,7 +39,7 @@ pub fn guard(guard: Guard, gate: &Arc<dyn Gate>, observer: &dyn Observer, announ
     let to_file = matches!(order.output, Output::Path(_));
     let mut report = create(Create { verify: true, if_changed: false, ..order }, gate, observer);
     let is_whole = report.outcome == Outcome::Complete || report.outcome == Outcome::Lossy && despite_losses;
-    let archive = report.archive_path.as_ref().map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(&path.0)));
+    let archive = report.archive_path.as_ref().map(|path| PathBuf::from(OsStr::from_bytes(&path.0)));
     let Some(archive) = archive.filter(|_| is_whole && report.verified && to_file) else {
         if report.outcome == Outcome::Lossy {
             report.error = Some("the command was not started, since names were lost: see them above".to_owned());
@@ -71,23 +73,22 @@ fn ended(ran: Ran, archive: &Path, rollback: bool, back: &Back, gate: &Arc<dyn G
 
 /// The way back.
 struct Back {
-    /// As that of this run, in which OpenClaw's state is where it was.
+    /// As that of this run, in which OpenClaw's state is what was guarded.
     environment: Environment,
-    /// The state directory, where a shell that knows nothing of this would look for it elsewhere.
+    /// The state directory, where a shell of this run's, or one that knows nothing of it, would look for it elsewhere.
     state: Option<PathBuf>,
 }
 
 impl Back {
     fn to(report: &Report, environment: Environment) -> Self {
         let state = report.assets.iter().find(|asset| asset.kind == "state");
-        let state = state.map(|asset| PathBuf::from(std::ffi::OsStr::from_bytes(&asset.source_path.0)));
-        let bare = Environment { variables: std::collections::BTreeMap::new(), ..environment.clone() };
-        let state = state.filter(|state| *state != state_directory(&bare));
-        let environment = match state.as_ref().and_then(|state| state.to_str()) {
-            Some(state) => environment.with(STATE_VARIABLE, state),
-            None => environment,
+        let Some(state) = state.map(|asset| PathBuf::from(OsStr::from_bytes(&asset.source_path.0))) else {
+            return Self { environment, state: None };
         };
-        Self { environment, state }
+        let bare = Environment { variables: BTreeMap::new(), ..environment.clone() };
+        let is_elsewhere = [&bare, &environment].into_iter().any(|other| state_directory(other) != state);
+        let environment = environment.with(STATE_VARIABLE, &state);
+        Self { environment, state: is_elsewhere.then_some(state) }
     }
 
     /// As something to be pasted into a shell.
