@@ -41,27 +41,33 @@ struct Seen {
 }
 
 impl Bars {
-    /// A line that says `verb` while files are counted.
-    pub(super) fn begin(verb: &'static str, paint: Paint) -> Self {
+    /// A line that says `verb` while files are counted, once it is [started](Self::start).
+    fn still(verb: &'static str, paint: Paint) -> Self {
         let target = ProgressDrawTarget::stderr_with_hz(REDRAWS);
         let line = ProgressBar::with_draw_target(None, target).with_message(verb);
         let bars =
             Self { line, seen: Arc::default(), colours: paint.colours, reading: ["reading back"; 2], writing: "" };
         bars.restyle(|bars| bars.counting());
-        bars.line.enable_steady_tick(TICK);
         bars
     }
 
-    /// The same, and what is done afterwards.
+    /// Moves from now on, by a thread of its own: not before signals are held back, as one that came to that thread would
+    /// end the process.
+    pub(super) fn start(&self) {
+        self.line.enable_steady_tick(TICK);
+    }
+
+    /// A line that says `verb` while files are counted, and what is done afterwards, once it is [started](Self::start).
     pub(super) fn writing(verb: &'static str, writing: &'static str, paint: Paint) -> Self {
-        Self { writing, ..Self::begin(verb, paint) }
+        Self { writing, ..Self::still(verb, paint) }
     }
 
     /// A line for an archive that is read, and what for, before it is proven and after; none where nobody would see it.
     pub(super) fn of_reading(quiet: bool, reading: [&'static str; 2]) -> Option<Self> {
         let stderr = io::stderr();
         let lively = !quiet && terminal::is_lively(&stderr);
-        lively.then(|| Self { reading, ..Self::begin("reading", terminal::paint(&stderr)) })
+        let bars = lively.then(|| Self { reading, ..Self::still("reading", terminal::paint(&stderr)) });
+        bars.inspect(Self::start)
     }
 
     /// Without the line, while `ask` has the terminal.

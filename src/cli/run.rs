@@ -68,6 +68,7 @@ impl Run {
     /// Those of the kernel.
     pub(super) fn begin(bars: Option<Bars>, ward: Ward) -> Result<Self> {
         let (signals, cancel) = (Signals::hold()?, CancelFlag::new());
+        bars.iter().for_each(Bars::start);
         signals.watch(ward, on_first_signal(cancel.clone(), bars.clone()))?;
         Ok(Self { bars, signals, cancel })
     }
