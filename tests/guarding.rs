@@ -1,0 +1,240 @@
+//! `clawsnap guard`: a proven archive first, a command second, and the way back if that fails.
+#![cfg(feature = "cli")]
+
+mod stage;
+mod ward;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use stage::{Stage, json, text};
+use ward::{kept, tree, way_back};
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+#[test]
+fn the_command_sees_an_archive_under_its_name_that_proves_and_no_link_of_ours() {
+    let stage = Stage::new();
+    stage.write("source/hot.jsonl", b"{\"n\":1}\n");
+    let database = rusqlite::Connection::open(stage.path("source/memory.sqlite")).expect("opens");
+    database.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t(n); INSERT INTO t VALUES(1)").expect("has a row");
+    let script = r#"
+        find . -name '.clawsnap-*' > ../hidden; find source -type f -links +1 > ../links; ls out > ../archives
+        clawsnap verify -q out/*.tar.zst && echo proven > ../proven
+        clawsnap create source -q -o second/ && echo free > ../free"#;
+    let script = script.replace("../", &format!("{}/", stage.path("home").display()));
+    fs::create_dir(stage.path("tmp")).expect("makes a directory");
+    let output = stage.guard("source -o out/", &script).env("TMPDIR", stage.path("tmp")).output().expect("runs");
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    for name in ["hidden", "links"] {
+        assert_eq!(stage.said(&format!("home/{name}")).as_deref(), Some(""), "{name}");
+    }
+    let archives = stage.said("home/archives").expect("was listed");
+    assert!(archives.ends_with(".tar.zst\n") && archives.lines().count() == 1, "{archives}");
+    assert_eq!(stage.said("home/proven").as_deref(), Some("proven\n"), "{}", text(&output.stderr));
+    assert_eq!(stage.said("home/free").as_deref(), Some("free\n"), "the source is not locked any more");
+    stage.assert_clean();
+}
+
+#[test]
+fn the_exit_code_of_the_command_is_ours() {
+    let stage = Stage::new();
+    for expected in [0, 1, 2, 7, 42, 255] {
+        let output = stage.guarded("source -o out/ -q", &format!("exit {expected}"));
+        assert_eq!(code(&output), Some(expected), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stderr).contains("the way back: clawsnap restore "), expected != 0, "{expected}");
+    }
+    assert_eq!(stage.archives().len(), 6);
+    stage.assert_clean();
+}
+
+#[test]
+fn a_command_that_a_signal_ended_is_told_as_shells_do_and_one_that_was_asked_to_end_by_the_same_signal() {
+    let stage = Stage::new();
+    let killed = stage.guarded("source -o out/ -q", "kill -KILL $$");
+    assert_eq!((code(&killed), killed.status.signal()), (Some(137), None), "{}", text(&killed.stderr));
+    for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1)] {
+        let output = stage.guarded("source -o out/ -q", &format!("kill -{name} $$"));
+        assert_eq!((code(&output), output.status.signal()), (None, Some(number)), "{}", text(&output.stderr));
+        assert!(way_back(&output).contains("--in-place"), "{name}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_ends_it_before_anything_is_done() {
+    let stage = Stage::new();
+    for program in ["no-such-program", "/no/such/program", ""] {
+        let output = stage.command("guard source -o out/ --").arg(program).output().expect("runs");
+        assert_eq!(code(&output), Some(127), "{program}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("nothing was done"), "{}", text(&output.stderr));
+        assert_eq!((stage.archives().len(), output.stdout.len()), (0, 0), "{program}");
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_run_is_told_with_the_way_back() {
+    let stage = Stage::new();
+    stage.write("plain", b"#!/bin/sh\nexit 0\n");
+    for (program, expected) in [("./plain", 126), ("./no-such", 127)] {
+        let output = stage.command("guard source -o out/ -q --").arg(program).output().expect("runs");
+        assert_eq!(code(&output), Some(expected), "{}", text(&output.stderr));
+        assert!(way_back(&output).starts_with("clawsnap restore "), "{program}");
+        assert!(text(&output.stderr).contains(&format!("cannot run {program}: ")), "{}", text(&output.stderr));
+    }
+    assert_eq!(stage.archives().len(), 2);
+}
+
+#[test]
+fn a_rollback_brings_back_every_byte_mode_and_time_and_keeps_what_the_command_left() {
+    let stage = Stage::new();
+    fs::set_permissions(stage.path("source/a.txt"), fs::Permissions::from_mode(0o604)).expect("sets");
+    fs::set_permissions(stage.path("source/below"), fs::Permissions::from_mode(0o710)).expect("sets");
+    std::os::unix::fs::symlink("a.txt", stage.path("source/link")).expect("links");
+    let before = tree(&stage.path("source"));
+    let script = "rm -r source/below source/link; echo new > source/a.txt; chmod 777 source/a.txt; echo > source/b; \
+                  touch -d @1000000000 source/a.txt source/b source; exit 7";
+    let output = stage.guarded("source -o out/ --rollback", script);
+    assert_eq!(code(&output), Some(7), "{}", text(&output.stderr));
+    assert_eq!(tree(&stage.path("source")), before, "{}", text(&output.stderr));
+    let kept = kept(&stage.path("source"));
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(fs::read(kept[0].join("a.txt")).expect("reads"), b"new\n");
+    let names: Vec<_> = tree(&kept[0]).into_keys().collect();
+    assert_eq!(names, ["", "a.txt", "b"].map(std::path::PathBuf::from));
+    let told = text(&output.stderr);
+    assert!(told.contains("brought back: everything is as it was"), "{told}");
+    assert!(told.contains(&format!("what it left is kept as {}", kept[0].display())), "{told}");
+    assert!(!told.contains("the way back: "), "it was taken: {told}");
+    stage.assert_clean();
+}
+
+#[test]
+fn a_rollback_that_was_not_needed_or_not_asked_for_is_not_made() {
+    let stage = Stage::new();
+    for (line, script) in [("--rollback", "echo new > source/a.txt"), ("", "echo new > source/a.txt; exit 1")] {
+        let output = stage.guarded(&format!("source -o out/ {line}"), script);
+        assert_eq!(fs::read(stage.path("source/a.txt")).expect("reads"), b"new\n", "{}", text(&output.stderr));
+        assert!(kept(&stage.path("source")).is_empty());
+    }
+}
+
+#[test]
+fn a_rollback_that_cannot_be_made_is_told_with_the_way_back_and_the_exit_code_stays() {
+    let stage = Stage::new();
+    let script = "echo new > source/a.txt; sleep 100 < source/a.txt > /dev/null 2>&1 & echo $! > pid; exit 7";
+    let output = stage.guarded("source -o out/ --rollback --json", script);
+    let holder = stage.said("pid").expect("was started");
+    assert!(Command::new("kill").arg(holder.trim()).status().expect("runs").success(), "it ran all the time");
+    let told = text(&output.stderr);
+    assert_eq!(code(&output), Some(7), "{told}");
+    assert!(told.contains("nothing was brought back: ") && told.contains(holder.trim()), "{told}");
+    assert_eq!(fs::read(stage.path("source/a.txt")).expect("reads"), b"new\n");
+    let ran = &json(&output)["ran"];
+    assert_eq!((&ran["rollback"]["done"], &ran["exitCode"]), (&Value::from(false), &Value::from(7)), "{ran}");
+    assert_eq!(ran["wayBack"], way_back(&output), "{ran}");
+    stage::wait_until(|| !std::path::Path::new("/proc").join(holder.trim()).exists());
+    let back = stage.later(&way_back(&output), &stage.path("home"));
+    assert_eq!(code(&back), Some(0), "{}", text(&back.stderr));
+    assert_eq!(fs::read(stage.path("source/a.txt")).expect("reads"), b"alpha");
+    stage.assert_clean();
+}
+
+#[test]
+fn with_json_standard_output_is_one_object_and_the_command_speaks_on_standard_error() {
+    let stage = Stage::new();
+    let script = "echo on stdout; rm source/a.txt; exit 7";
+    let output = stage.guarded("source -o out/ --json --rollback", script);
+    let report = json(&output);
+    let (ran, told) = (&report["ran"], text(&output.stderr));
+    assert!(told.contains("on stdout\n"), "{told}");
+    assert_eq!((code(&output), &ran["exitCode"]), (Some(7), &Value::from(7)), "{ran}");
+    assert_eq!(ran["rollback"]["done"], true, "{ran}");
+    assert!(ran["wayBack"].as_str().is_some_and(|way| way.starts_with("clawsnap restore ")), "{ran}");
+    assert_eq!(ran["rollback"]["kept"].as_array().map(Vec::len), Some(1), "{ran}");
+    assert!(report["archivePath"].is_string() && report["outcome"] == "complete", "{report}");
+
+    let good = stage.guarded("source -o out/ --json", "echo on stdout");
+    let ran = &json(&good)["ran"];
+    assert_eq!((&ran["exitCode"], &ran["wayBack"], &ran["rollback"]), (&Value::from(0), &Value::Null, &Value::Null));
+}
+
+#[test]
+fn without_json_standard_output_belongs_to_the_command() {
+    let stage = Stage::new();
+    let output = stage.guarded("source -o out/", "echo on stdout; echo on stderr >&2; exit 7");
+    assert_eq!(text(&output.stdout), "on stdout\n");
+    let told = text(&output.stderr);
+    let archive = stage.archives()[0].file_name().expect("has one").to_string_lossy().into_owned();
+    let of_archive = told.find(&archive).expect("the archive is told");
+    assert!(of_archive < told.find("on stderr").expect("was said"), "before the command starts: {told}");
+    let quiet = stage.guarded("source -o out/ -q", "echo on stdout");
+    assert_eq!((text(&quiet.stdout), text(&quiet.stderr)), ("on stdout\n".to_owned(), String::new()));
+}
+
+#[test]
+fn the_command_reads_our_standard_input() {
+    let stage = Stage::new();
+    stage.write("input", b"typed\n");
+    let input = fs::File::open(stage.path("input")).expect("opens");
+    let output = stage.guard("source -o out/ -q", "cat").stdin(input).output().expect("runs");
+    assert_eq!(text(&output.stdout), "typed\n");
+}
+
+#[test]
+fn older_archives_go_before_the_command_starts_but_not_before_the_new_one_is_there() {
+    let stage = Stage::new();
+    for day in 0..2 {
+        let mut command = stage.command("create source -q -o out/");
+        command.env("SOURCE_DATE_EPOCH", (1_700_000_000 + day * 86_400).to_string());
+        assert!(command.status().expect("runs").success());
+    }
+    let old = stage.archives();
+    let lock = fs::File::open(stage.path("source")).expect("opens");
+    lock.lock().expect("locks");
+    assert_eq!(code(&stage.guarded("source -o out/ -q --keep-last 1", "touch ran")), Some(5));
+    assert_eq!((stage.archives().len(), stage.path("ran").exists()), (2, false));
+    drop(lock);
+    let output = stage.guarded("source -o out/ -q --keep-last 1", "ls out > listed");
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let new = stage.archives();
+    assert_eq!(new.len(), 1);
+    assert!(!old.contains(&new[0]), "{new:?}");
+    let name = new[0].file_name().expect("has one").to_string_lossy();
+    assert_eq!(stage.said("listed"), Some(format!("{name}\n")));
+}
+
+#[test]
+fn a_log_has_a_line_and_the_hooks_are_told_how_the_command_ended() {
+    let stage = Stage::new();
+    let hooks = ["--log", "log", "--on-success", "cat > good.json", "--on-failure", "cat > bad.json"];
+    for (script, told, other) in [("exit 0", "good.json", "bad.json"), ("exit 7", "bad.json", "good.json")] {
+        let mut command = stage.command("guard source -o out/ -q");
+        let output = command.args(hooks).args(["--", "sh", "-c", script]).output().expect("runs");
+        let report: Value = serde_json::from_str(&stage.said(told).expect("was told")).expect("is JSON");
+        assert_eq!(report["ran"]["exitCode"].as_i64(), code(&output).map(i64::from));
+        assert!(!stage.path(other).exists(), "{other}");
+        fs::remove_file(stage.path(told)).expect("removes");
+    }
+    let log = stage.said("log").expect("is there");
+    let lines: Vec<_> = log.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(lines.iter().all(|(_, rest)| rest.starts_with("complete /") && rest.contains(".tar.zst")), "{log}");
+}
+
+#[test]
+fn a_command_gets_no_signals_held_back_and_a_hook_does_not_either() {
+    let stage = Stage::new();
+    let output = stage.guarded("source -o out/ -q", "grep SigBlk /proc/self/status");
+    assert_eq!(text(&output.stdout), "SigBlk:\t0000000000000000\n");
+    let mut command = stage.command("create no-such -q -o out/");
+    command.args(["--on-failure", "grep SigBlk /proc/self/status > blocked"]).output().expect("runs");
+    assert_eq!(stage.said("blocked").as_deref(), Some("SigBlk:\t0000000000000000\n"));
+    let mut command = stage.command("create source -q -o out/");
+    command.args(["--on-success", "grep SigBlk /proc/self/status > blocked"]).output().expect("runs");
+    assert_eq!(stage.said("blocked").as_deref(), Some("SigBlk:\t0000000000000000\n"));
+}
