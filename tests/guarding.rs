@@ -226,15 +226,26 @@ fn a_log_has_a_line_and_the_hooks_are_told_how_the_command_ended() {
     assert!(lines.iter().all(|(_, rest)| rest.starts_with("complete /") && rest.contains(".tar.zst")), "{log}");
 }
 
+/// A shell that does nothing but write down which signals it is kept from: dash lets all through as it starts.
+const SHELL: &str = r#"#!/usr/bin/env perl
+    open(my $status, "<", "/proc/self/status");
+    open(my $blocked, ">", "blocked");
+    print $blocked grep { /^SigBlk/ } <$status>;
+"#;
+
 #[test]
 fn a_command_gets_no_signals_held_back_and_a_hook_does_not_either() {
     let stage = Stage::new();
-    let output = stage.guarded("source -o out/ -q", "grep SigBlk /proc/self/status");
-    assert_eq!(text(&output.stdout), "SigBlk:\t0000000000000000\n");
-    let mut command = stage.command("create no-such -q -o out/");
-    command.args(["--on-failure", "grep SigBlk /proc/self/status > blocked"]).output().expect("runs");
-    assert_eq!(stage.said("blocked").as_deref(), Some("SigBlk:\t0000000000000000\n"));
-    let mut command = stage.command("create source -q -o out/");
-    command.args(["--on-success", "grep SigBlk /proc/self/status > blocked"]).output().expect("runs");
-    assert_eq!(stage.said("blocked").as_deref(), Some("SigBlk:\t0000000000000000\n"));
+    let mut command = stage.command("guard source -o out/ -q -- grep SigBlk /proc/self/status");
+    let none = "SigBlk:\t0000000000000000\n";
+    assert_eq!(text(&command.output().expect("runs").stdout), none);
+    stage.write("shells/sh", SHELL.as_bytes());
+    fs::set_permissions(stage.path("shells/sh"), fs::Permissions::from_mode(0o755)).expect("sets");
+    let path = format!("{}:{}", stage.path("shells").display(), stage.search_path());
+    for (source, hook) in [("no-such", "--on-failure"), ("source", "--on-success")] {
+        let mut command = stage.command(&format!("create {source} -q -o out/ {hook} any"));
+        command.env("PATH", &path).output().expect("runs");
+        assert_eq!(stage.said("blocked").as_deref(), Some(none), "{hook}");
+        fs::remove_file(stage.path("blocked")).expect("removes");
+    }
 }
