@@ -64,8 +64,8 @@ impl Stage {
 /// What restic says of a backup.
 fn summary(output: &Output) -> Value {
     let lines = text(&output.stdout);
-    let last = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    last.filter(|line| line["message_type"] == "summary").last().expect("has a summary")
+    let mut last = lines.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    last.find(|line| line["message_type"] == "summary").expect("has a summary")
 }
 
 #[test]
