@@ -11,7 +11,7 @@ use indicatif::HumanBytes;
 use super::args::Unattended;
 use super::{launcher, page, place, say};
 use crate::plan::Environment;
-use crate::report::{Outcome, Report};
+use crate::report::{Outcome, Ran, Report};
 
 /// What shall be done.
 #[derive(Default)]
@@ -84,11 +84,19 @@ fn lines(report: &Report, time: &str) -> String {
     let (files, bytes) = (page::many(report.counts.files, "file"), HumanBytes(report.counts.bytes));
     let first = match &report.error {
         Some(error) => format!("{outcome}: {}", page::line(error)),
-        None => format!("{outcome}{archive}: {files}, {bytes} in {seconds:.1} s"),
+        None => format!("{outcome}{archive}: {files}, {bytes} in {seconds:.1} s{}", command(report)),
     };
     let warnings = report.warnings.iter().map(|warning| format!("warning: {}", page::line(warning)));
     let losses = report.losses.iter().map(|loss| format!("loss: {}", page::fated(loss)));
     std::iter::once(first).chain(warnings).chain(losses).map(|line| format!("{time} {line}\n")).collect()
+}
+
+/// How the command of the run failed, if it did.
+fn command(report: &Report) -> String {
+    match report.ran.as_ref().map_or(0, Ran::code) {
+        0 => String::new(),
+        code => format!("; the command failed with {code}"),
+    }
 }
 
 fn outcome(outcome: Outcome) -> String {
@@ -116,6 +124,9 @@ mod tests {
             lines(&report, "T"),
             "T lossy /b/x.tar: 1 file, 2.00 KiB in 1.2 s\nT warning: Beware\\nof this.\nT loss: /s/y (torn)\n"
         );
+        let ran = Some(Ran { exit_code: Some(7), ..Ran::default() });
+        let first = lines(&Report { ran, outcome: Outcome::Complete, ..Report::default() }, "T");
+        assert_eq!(first, "T complete: 0 files, 0 B in 0.0 s; the command failed with 7\n");
         let failed = Report { error: Some("no\nroom".to_owned()), ..Report::default() };
         assert_eq!(lines(&failed, "T"), "T failed: no\\nroom\n");
     }
