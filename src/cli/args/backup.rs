@@ -56,15 +56,15 @@ pub(in crate::cli) struct Create {
 /// What to do once there is an archive.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Makes an archive as create does, reads it back from disk, and runs COMMAND when that has its name. If COMMAND fails, or is
-interrupted, the command that brings everything back is printed, or run at once with --rollback; what COMMAND left is kept
-as NAME.before-restore-TIME. No second name of ours is left when COMMAND starts.
+Makes an archive as create does, reads it back from disk, and runs COMMAND when that has its name. If COMMAND fails, \
+or is interrupted, the command that brings everything back is printed, or run at once with --rollback; what COMMAND left \
+is kept as NAME.before-restore-TIME. No second name of ours is left when COMMAND starts.
+
   clawsnap guard -o ~/backups/ -- npm install -g openclaw@latest
   clawsnap guard -o ~/backups/ --rollback -- openclaw doctor --fix
 
-Exit codes: that of COMMAND (126 it cannot be run, 127 it is not found, 128+n it was ended by signal n), or if it was not
-started:
-  1 failed, no archive   2 usage   3 an archive is there, but with losses: --despite-losses starts COMMAND all the same
+Exit codes: that of COMMAND (126 it cannot be run, 127 not found, 128+n ended by signal n), or, if it was not started:
+  1 failed, no archive   2 usage   3 an archive with losses is there (see --despite-losses)
   4 the archive did not prove   5 another run backs up the same source   127 COMMAND is not found")]
 pub(in crate::cli) struct Guard {
     #[command(flatten)]
@@ -99,20 +99,20 @@ pub(in crate::cli) struct Guard {
 /// What to run in the frozen tree.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Freezes, lays the frozen tree out beside the source, runs COMMAND in it, and removes it again. COMMAND must only read:
-files that nobody wrote to lately are second names of the live ones. The directory has the same name each time, so that
-restic and borg find each file again:
+Freezes, lays the frozen tree out beside the source, runs COMMAND in it, and removes it again. COMMAND must only read: \
+large files that nobody wrote to lately are second names of the live ones. The directory has the same name each time, so \
+that restic and borg find each file again.
+
   clawsnap stage -- restic -r /srv/restic backup . --ignore-inode
-  clawsnap stage -- sh -c 'borg create --files-cache mtime,size /srv/borg::{now} .'
+  clawsnap stage -- borg create --files-cache mtime,size /srv/borg::{now} .
+  clawsnap stage -- rclone copy . remote:claw
   clawsnap stage ~/notes -- rsync -a --delete ./ backup:notes/
 
-COMMAND is told CLAWSNAP_ROOT (the directory that it is in), CLAWSNAP_SOURCE (what that stands for: the deepest directory
-that holds all sources) and CLAWSNAP_REPORT (a file with the report, as JSON).
+COMMAND is told CLAWSNAP_ROOT (the directory that it is in), CLAWSNAP_SOURCE (what that stands for: the deepest \
+directory that holds all sources) and CLAWSNAP_REPORT (a file with the report, as JSON).
 
-Exit codes: that of COMMAND where it is not 0 (126 it cannot be run, 127 it is not found, 128+n it was ended by signal n),
-else
+Exit codes: that of COMMAND where it is not 0 (126 it cannot be run, 127 not found, 128+n ended by signal n), else
   0 done   3 done, but names were lost, or files were written to while COMMAND ran: they are listed
-and if it was not started:
   1 failed   2 usage   5 another run backs up the same source   127 COMMAND is not found")]
 pub(in crate::cli) struct Stage {
     #[command(flatten)]
