@@ -137,13 +137,19 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     pairs.remainder().is_empty().then(|| pairs.map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
+/// A byte as it stands in the quotes that take escapes.
+fn ansi(byte: &u8) -> String {
+    let is_plain = (byte.is_ascii_graphic() || *byte == b' ') && !b"'\\".contains(byte);
+    if is_plain { char::from(*byte).to_string() } else { format!(r"\x{byte:02x}") }
+}
+
 /// A path as a word for the shell.
 pub(crate) fn quoted(path: &[u8]) -> String {
     let is_plain = |&c: &u8| c.is_ascii_alphanumeric() || b"/._-+:@,".contains(&c);
     match std::str::from_utf8(path) {
         Ok(text) if path.iter().all(is_plain) => text.to_owned(),
         Ok(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
-        _ => format!("$'{}'", path.iter().map(|byte| format!(r"\x{byte:02x}")).collect::<String>()),
+        _ => format!("$'{}'", path.iter().map(ansi).collect::<String>()),
     }
 }
 

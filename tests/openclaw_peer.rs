@@ -199,6 +199,28 @@ fn a_state_with_its_sessions_in_rows_is_lost_and_openclaw_goes_on_in_the_restore
     loses_its_state_and_goes_on(&Home::onboard(peer));
 }
 
+#[test]
+fn an_upgrade_that_fails_is_brought_back_and_the_older_version_goes_on() {
+    let (Some(older), Some(newer)) = (Peer::of(SESSIONS_IN_FILES), Peer::of(SESSIONS_IN_ROWS)) else { return };
+    let home = Home::onboard(older);
+    home.forgo_memory();
+    home.turn(BEFORE);
+    let kept = home.sessions();
+    let before = contents(&home.state());
+
+    let report = home.fail_to_upgrade_to(&newer);
+
+    let rollback = &report["ran"]["rollback"];
+    assert_eq!(rollback["done"], true, "{report:#}");
+    let left = Path::new(rollback["kept"][0].as_str().expect("is kept"));
+    assert!(contents(left) != before, "the newer version changed nothing, so this proves nothing");
+    assert_same(&contents(&home.state()), &before);
+    home.assert_no_trace();
+    assert_eq!(home.sessions(), kept);
+    let prompt = home.turn("and now?");
+    assert!(prompt.contains(BEFORE), "the older version does not know the turn before the upgrade");
+}
+
 /// The ways from an archive to a state in the place of the lost one.
 const WAYS_BACK: [fn(&Home, &Path); 2] = [restored_beside_and_moved, restored_in_place];
 

@@ -255,6 +255,17 @@ impl Home {
         target.into()
     }
 
+    /// Has a newer version migrate the state, by its `doctor`, behind an archive; that this fails is brought back at once.
+    pub(crate) fn fail_to_upgrade_to(&self, newer: &Peer) -> Value {
+        let script = r#""$NODE" "$OPENCLAW" doctor --fix --non-interactive >&2; exit 9"#;
+        let mut command = self.clawsnap("guard");
+        command.args(["--rollback", "--json", "--output"]).arg(self.path("before.tar.zst"));
+        command.args(["--", "sh", "-c", script]).env("NODE", &newer.node).env("OPENCLAW", &newer.openclaw);
+        let done = finish(&mut command);
+        assert_eq!(done.status.code(), Some(9), "{done}");
+        done.json()
+    }
+
     /// Restores an archive to where it came from; what is said where that is refused.
     pub(crate) fn restore_in_place(&self, archive: &Path) -> Result<(), String> {
         let done = finish(self.clawsnap("restore").arg("--in-place").arg(archive));
