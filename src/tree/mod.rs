@@ -442,7 +442,8 @@ impl<'a> Filling<'a> {
 /// What kept the first from being removed.
 pub(crate) fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
     let mut outcome = Ok(());
-    let mount = parent.mount()?;
+    // Where the kernel does not tell, nothing is known to be mounted: what is ours must go all the same.
+    let mount = parent.mount().ok();
     // Each twice: to be emptied, and then, when what is in it is gone, to be removed.
     let mut open = vec![(name.to_vec(), false)];
     while let Some((path, is_emptied)) = open.pop() {
@@ -460,7 +461,7 @@ fn drop_directory(parent: &Dir, path: &[u8]) -> io::Result<()> {
 /// Removes what is no directory in the directory at `path`, or at `path` itself; what is one is added to `open`.
 ///
 /// What somebody mounted there is not ours.
-fn empty(parent: &Dir, path: &[u8], mount: u64, open: &mut Vec<(Vec<u8>, bool)>) -> io::Result<()> {
+fn empty(parent: &Dir, path: &[u8], mount: Option<u64>, open: &mut Vec<(Vec<u8>, bool)>) -> io::Result<()> {
     let dir = match parent.open_dir(path) {
         Err(error) if matches!(sys::errno(&error), Some(Errno::NOTDIR | Errno::LOOP)) => {
             let (above, last) = split(path);
@@ -468,7 +469,7 @@ fn empty(parent: &Dir, path: &[u8], mount: u64, open: &mut Vec<(Vec<u8>, bool)>)
         }
         other => other?,
     };
-    if dir.mount()? != mount {
+    if mount.zip(dir.mount().ok()).is_some_and(|(ours, here)| ours != here) {
         return Err(io::Error::other(format!("another filesystem is mounted on {}", shown(path))));
     }
     // A directory that was restored as one that nobody may write to.
