@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::gate::{Gate, Realm, Step, Verb};
-use crate::report::{PathName, Ran};
+use crate::report::{PathName, Ran, milliseconds_since};
 use crate::sys::{Dir, Process};
 
 /// How long signals are still meant for a command that has failed.
@@ -64,7 +64,8 @@ impl Errand {
         gate: &Arc<dyn Gate>,
     ) -> io::Result<Ran> {
         let name = self.words.first().map(|word| word.as_encoded_bytes()).unwrap_or_default();
-        gate.pass(&Step { verb: Verb::Spawn, realm: Realm::Staging, dir: b"", name })?;
+        let pass = |verb| gate.pass(&Step { verb, realm: Realm::Staging, dir: b"", name });
+        pass(Verb::Spawn)?;
         let begun = Instant::now();
         let mut command = self.command()?;
         command.envs(variables.iter().copied());
@@ -78,8 +79,7 @@ impl Errand {
         let mut child = command.spawn()?;
         *self.ward.running() = Process::of(&child).ok();
         // Who cancelled the run just before the command could be sent anything meant the command.
-        let step = Step { verb: Verb::Ask, realm: Realm::Staging, dir: b"", name: self.words[0].as_encoded_bytes() };
-        if gate.pass(&step).is_err() {
+        if pass(Verb::Ask).is_err() {
             self.ward.take(TERM, false);
         }
         let status = child.wait();
@@ -93,7 +93,7 @@ impl Errand {
             command: self.words.iter().map(|word| PathName(word.as_encoded_bytes().to_vec())).collect(),
             exit_code: status.code(),
             signal: status.signal(),
-            elapsed_milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            elapsed_milliseconds: milliseconds_since(begun),
             ..Ran::default()
         })
     }

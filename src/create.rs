@@ -20,7 +20,7 @@ use crate::output::{Draft, Marked, Sealed, Stream, Target};
 use crate::plan::{Plan, Request, plan};
 use crate::prune::{Fresh, Retention, prune};
 use crate::relpath::{joined, shown};
-use crate::report::{AgentRoot, Asset, Counts, FORMAT_VERSION, Outcome, PathName, Report, Skipped};
+use crate::report::{AgentRoot, Asset, Counts, FORMAT_VERSION, Outcome, PathName, Report, Skipped, milliseconds_since};
 use crate::seen::{Mark, Seen};
 use crate::shelf;
 use crate::sys;
@@ -104,10 +104,6 @@ pub(crate) fn conclude(report: &mut Report, outcome: Result<()>, begun: Instant)
         Err(Error::Cancelled) => Outcome::Cancelled,
     };
     report.error = outcome.err().map(|error| error.to_string());
-}
-
-fn milliseconds_since(begun: Instant) -> u64 {
-    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn verdict(report: &Report) -> Outcome {

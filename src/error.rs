@@ -52,6 +52,18 @@ impl Error {
             other => other,
         }
     }
+
+    /// The same, where the cause is that there is no room.
+    pub(crate) fn if_full(self, advice: &str) -> Self {
+        match &self {
+            Self::Failed { cause, .. }
+                if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                self.remedy(advice)
+            }
+            _ => self,
+        }
+    }
 }
 
 impl fmt::Display for Error {

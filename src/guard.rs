@@ -1,7 +1,6 @@
 //! A proven archive first, a command of the user's second, and the way back if it fails: an upgrade, a migration.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,7 +38,7 @@ pub fn guard(guard: Guard, gate: &Arc<dyn Gate>, observer: &dyn Observer, announ
     let to_file = matches!(order.output, Output::Path(_));
     let mut report = create(Create { verify: true, if_changed: false, ..order }, gate, observer);
     let is_whole = report.outcome == Outcome::Complete || report.outcome == Outcome::Lossy && despite_losses;
-    let archive = report.archive_path.as_ref().map(|path| PathBuf::from(OsStr::from_bytes(&path.0)));
+    let archive = report.archive_path.as_ref().map(|path| path.as_path().to_owned());
     let Some(archive) = archive.filter(|_| is_whole && report.verified && to_file) else {
         if report.outcome == Outcome::Lossy {
             report.error = Some("the command was not started, since names were lost: see them above".to_owned());
@@ -82,7 +81,7 @@ struct Back {
 impl Back {
     fn to(report: &Report, environment: Environment) -> Self {
         let state = report.assets.iter().find(|asset| asset.kind == "state");
-        let Some(state) = state.map(|asset| PathBuf::from(OsStr::from_bytes(&asset.source_path.0))) else {
+        let Some(state) = state.map(|asset| asset.source_path.as_path().to_owned()) else {
             return Self { environment, state: None };
         };
         let bare = Environment { variables: BTreeMap::new(), ..environment.clone() };

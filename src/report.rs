@@ -9,8 +9,10 @@ mod ran;
 pub use ran::{Ran, Rollback};
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Instant;
 
 use serde::{Serialize, Serializer};
 
@@ -18,6 +20,11 @@ use crate::relpath::serialize_bytes;
 
 /// The version of the archive's layout, of the inventory and of this report.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// Wall time since `begun`, as reports tell it.
+pub(crate) fn milliseconds_since(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -55,6 +62,13 @@ pub enum Consistency {
 /// Bytes that name a file: in JSON a string, or `{"hex": "…"}` where they are not UTF-8.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathName(pub Vec<u8>);
+
+impl PathName {
+    /// The same, for the standard library.
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
+    }
+}
 
 impl From<&Path> for PathName {
     fn from(path: &Path) -> Self {
@@ -400,9 +414,10 @@ impl Report {
     /// signal if cancelled by one (1 if cancelled otherwise). Where a command was run and failed, its exit code; and whatever
     /// became of it, where it was run behind its archive: that was known to have losses, and told, before.
     pub fn exit_code(&self) -> u8 {
-        let ran = self.ran.as_ref().filter(|ran| ran.code() != 0 || ran.directory.is_none());
+        if let Some(ran) = self.ran.as_ref().filter(|ran| ran.code() != 0 || ran.directory.is_none()) {
+            return ran.code();
+        }
         match self.outcome {
-            _ if ran.is_some() => ran.map_or(0, Ran::code),
             Outcome::Complete | Outcome::Unchanged => 0,
             Outcome::Failed => 1,
             Outcome::Usage => 2,

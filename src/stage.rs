@@ -25,7 +25,7 @@ use crate::command::Errand;
 use crate::create::{Order, blank, conclude, fill, locked, planned, release};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::freeze::{self, Frozen, Mode, Quarters, Staging};
+use crate::freeze::{self, Base, Frozen, Mode, Node, Quarters, Staging};
 use crate::gate::Gate;
 use crate::naming::stage_name;
 use crate::plan::{Plan, Request};
@@ -67,7 +67,7 @@ fn run(stage: Stage, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn O
     let name = stage_name(top.as_os_str().as_bytes(), sys::effective_uid());
     let quarters = Quarters { spool: &std::env::temp_dir(), name: Some(&name) };
     let mut frozen = freeze::freeze(&plan, &options, &quarters, gate, observer)?;
-    let stand = Stand { only_links, ..Stand::in_staging_of(&frozen, &top)? };
+    let stand = Stand::in_staging_of(&frozen, top, only_links)?;
     let laid = stand.lay_out(&mut frozen, &plan, report, observer)?;
     observer.on(Event::Handed);
     let ran = stand.hand_over(errand, gate).map_err(|error| Error::failed("run the command in", &stand.path, error))?;
@@ -106,13 +106,13 @@ struct Stand {
 }
 
 impl Stand {
-    fn in_staging_of(frozen: &Frozen, top: &Path) -> Result<Self> {
+    fn in_staging_of(frozen: &Frozen, top: PathBuf, only_links: bool) -> Result<Self> {
         let found = frozen.nodes.iter().find_map(|node| node.place.staging.clone());
         let nowhere = || std::io::Error::other("there is no directory beside or in it that could be written to");
-        let failed = |error| Error::failed("lay out what was frozen of", top, error);
+        let failed = |error| Error::failed("lay out what was frozen of", &top, error);
         let staging = found.ok_or_else(|| failed(nowhere()))?;
         let path = staging.dir().real_path().map_err(failed)?;
-        Ok(Self { staging, path, top: top.to_owned(), only_links: false })
+        Ok(Self { staging, path, top, only_links })
     }
 
     /// The name of the tree.
@@ -125,6 +125,11 @@ impl Stand {
         let path = Path::new(OsStr::from_bytes(absolute));
         let below = path.strip_prefix(&self.top).unwrap_or(Path::new(""));
         joined(self.name().as_bytes(), below.as_os_str().as_bytes())
+    }
+
+    /// Where a directory lies there.
+    fn directory(&self, base: &Base, node: &Node) -> Vec<u8> {
+        joined(&self.place(&base.prefix), node.path.as_bytes())
     }
 
     /// What something in the staging directory is a copy, or another name, of.
@@ -145,9 +150,8 @@ impl Stand {
         observer: &'a dyn Observer,
     ) -> Result<layout::Laid<'a>> {
         let failed = |error: std::io::Error| {
-            let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
             let failed = Error::failed("lay out what was frozen in", &self.path, error);
-            if is_full { failed.remedy("what cannot be linked is copied there: free space") } else { failed }
+            failed.if_full("what cannot be linked is copied there: free space")
         };
         let laid = Layout::new(self, frozen.ablation, observer).of(frozen).map_err(failed)?;
         fill(report, plan, frozen, Payload { counts: laid.counts, external: Vec::new() });

@@ -20,7 +20,7 @@ use crate::gate::{self, Gate, Realm};
 pub use crate::leftover::Standing;
 use crate::output;
 use crate::plan::{Request, plan};
-use crate::report::PathName;
+use crate::report::{PathName, milliseconds_since};
 use crate::restore;
 use crate::sys::Dir;
 
@@ -113,7 +113,7 @@ pub fn sweep(request: &Request, outputs: &[PathBuf], dry_run: bool, gate: &Arc<d
         _ => Ending::Failed,
     };
     swept.error = outcome.err().map(|error| error.to_string());
-    swept.elapsed_milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    swept.elapsed_milliseconds = milliseconds_since(begun);
     swept
 }
 

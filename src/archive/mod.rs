@@ -15,6 +15,7 @@ mod codec;
 mod contents;
 mod exact;
 mod inventory;
+mod linked;
 mod manifest;
 mod pax;
 mod tarball;
@@ -25,10 +26,10 @@ pub(crate) use codec::{Decoder, Encoder};
 pub(crate) use contents::{Body, Contents, Place, Reading, SMALL};
 pub(crate) use exact::Exact;
 pub(crate) use inventory::{Facts, Line, Name, Seen, written_time, xattrs_digest};
+pub(crate) use linked::FirstNames;
 pub(crate) use manifest::LONGEST as LONGEST_MANIFEST;
 pub(crate) use pax::{Records, parse as parse_pax};
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 use tar::EntryType;
@@ -122,9 +123,7 @@ pub(crate) fn write<W: Write + Send + 'static>(
 
 /// The sink's trouble ends the run: a disk that is full, a pipe that nobody reads.
 fn broken(error: io::Error) -> Error {
-    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    let failed = Error::failed("write", "the archive", error);
-    if full { failed.remedy("free space there, or choose another --output") } else { failed }
+    Error::failed("write", "the archive", error).if_full("free space there, or choose another --output")
 }
 
 /// Length and BLAKE3 of a text.
@@ -168,20 +167,13 @@ struct Writer<'a, W: Write> {
     boundary: Vec<u8>,
     observer: &'a dyn Observer,
     reading: Reading,
-    /// Where the first name of each hard-linked inode lies below the archive's root.
-    linked: HashMap<(u64, u64), Linked>,
+    /// Below the archive's root.
+    linked: FirstNames,
     /// Half-written records, until the payload is written; there are few, and they are short.
     tails: Vec<(Vec<u8>, Stat, Vec<u8>)>,
     counts: Counts,
     external: Vec<ExternalLink>,
     done: u64,
-}
-
-/// The first name of an inode, with the metadata that a second name of it must have too.
-struct Linked {
-    path: Box<[u8]>,
-    size: u64,
-    mtime: Timestamp,
 }
 
 /// What an entry is, in the archive's and in the inventory's words.
@@ -283,7 +275,7 @@ impl<'a, W: Write> Writer<'a, W> {
             boundary,
             observer,
             reading: Reading::new(ablation),
-            linked: HashMap::new(),
+            linked: FirstNames::default(),
             tails: Vec::new(),
             counts: Counts::default(),
             external: Vec::new(),
@@ -293,18 +285,10 @@ impl<'a, W: Write> Writer<'a, W> {
 
     /// Writes everything that is held, root by root, each as a sorted walk.
     fn payload(&mut self, frozen: &mut Frozen) -> io::Result<()> {
-        let mut noted = Vec::new();
-        for Found { base, node, entry } in frozen.walk() {
-            let Some(entry) = entry else {
-                self.directory(&base.prefix, node)?;
-                continue;
-            };
-            let fate = self.entry(Place { base, node, entry })?;
-            if fate != Fate::Kept {
-                noted.push((node.root, node.path.join(&entry.name), fate));
-            }
-        }
-        noted.into_iter().for_each(|(root, path, fate)| frozen.ledger.note(root, path, fate));
+        frozen.hand_on(|Found { base, node, entry }| match entry {
+            None => self.directory(&base.prefix, node).map(|()| Fate::Kept),
+            Some(entry) => self.entry(Place { base, node, entry }),
+        })?;
         // Behind the payload: GNU tar takes a directory for finished, and sets its time, when something else follows.
         let tails = std::mem::take(&mut self.tails);
         tails.iter().try_for_each(|(path, stat, tail)| self.tail(path, stat, tail))
@@ -360,13 +344,7 @@ impl<'a, W: Write> Writer<'a, W> {
     /// Writes a second name of an inode as a link to its first; `None` if this is the first.
     fn hard_link(&mut self, path: &[u8], entry: &Entry) -> io::Result<Option<Fate>> {
         let stat = &entry.stat;
-        if stat.nlink < 2 {
-            return Ok(None);
-        }
-        // Where the inode was not kept alive, its number may have been given to another file: that one differs.
-        let same = |first: &&Linked| first.size == stat.size && first.mtime == stat.mtime;
-        let Some(first) = self.linked.get(&stat.id()).filter(same) else { return Ok(None) };
-        let first = first.path.clone();
+        let Some(first) = self.linked.of(stat).map(<[u8]>::to_vec) else { return Ok(None) };
         let piece = Piece { link: Some(&first), ..Piece::new(Form::Hardlink, path, stat) };
         self.append(&piece, &mut io::empty())?;
         self.tell(&piece, Told { capture: entry.held.capture().map(Capture::as_str), ..Told::default() })?;
@@ -413,8 +391,7 @@ impl<'a, W: Write> Writer<'a, W> {
             self.tails.push((path.to_vec(), stat, tail));
         }
         if stat.nlink > 1 {
-            let (size, mtime) = (place.entry.stat.size, place.entry.stat.mtime);
-            self.linked.insert(place.entry.stat.id(), Linked { path: path.into(), size, mtime });
+            self.linked.note(&place.entry.stat, path);
         }
         self.advance(place.entry.stat.size);
         self.counts.bytes += size;

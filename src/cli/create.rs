@@ -31,10 +31,7 @@ pub(super) fn create(typed: args::Create) -> ExitCode {
         Err(reason) => misuse("create", &reason).exit(),
     };
     let show = Show::new(json, quiet, &intent.destination);
-    let report = reported(intent, quiet).unwrap_or_else(|error| run::failed(format!("{error:#}")));
-    show.tell(&report);
-    after.run(&report);
-    run::end(&report)
+    run::conclude(reported(intent, quiet), |report| show.tell(report), after)
 }
 
 fn reported(intent: Intent, quiet: bool) -> Result<Report> {

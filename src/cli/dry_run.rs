@@ -2,7 +2,7 @@
 
 use indicatif::HumanBytes;
 
-use super::page::{self, Page};
+use super::page::{self, IN_JSON, Page};
 use super::summary;
 use super::terminal::Paint;
 use crate::report::{Report, SurveyRow};
@@ -21,7 +21,7 @@ pub(super) fn of(report: &Report, paint: Paint) -> String {
     summary::refused(&mut page, report);
     summary::pruned(&mut page, report);
     summary::warnings(&mut page, report);
-    summary::losses(&mut page, report, "; --json names all");
+    summary::losses(&mut page, report, IN_JSON);
     page.finish()
 }
 

@@ -30,10 +30,7 @@ pub(super) fn run(typed: &args::Guard) -> ExitCode {
         Ok(create) => create,
         Err(reason) => misuse("guard", &reason).exit(),
     };
-    let report = reported(typed, create, errand).unwrap_or_else(|error| run::failed(format!("{error:#}")));
-    tell(&report, typed);
-    after.run(&report);
-    run::end(&report)
+    run::conclude(reported(typed, create, errand), |report| tell(report, typed), after)
 }
 
 /// What the typed words mean.

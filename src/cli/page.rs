@@ -8,6 +8,9 @@ use crate::report::{Fated, PathName};
 
 const LABEL_WIDTH: usize = 11;
 
+/// Where the rest of a list is to be found.
+pub(super) const IN_JSON: &str = "; --json names all";
+
 /// A report in the making.
 pub(super) struct Page {
     text: String,

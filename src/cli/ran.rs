@@ -1,21 +1,16 @@
 //! How the command of a run ended, for people.
 
-use std::time::Duration;
-
-use super::page::{self, Page};
+use super::page::{self, IN_JSON, Page};
 use super::{say, summary, terminal, when};
 use crate::report::{Ran, Report, Rollback};
 
 /// Files that are named.
 const MOST: usize = 20;
 
-const IN_JSON: &str = "; --json names all";
-
 /// Rows about the command.
 pub(super) fn rows(page: &mut Page, report: &Report) {
     let Some(ran) = &report.ran else { return };
-    let took = Duration::from_millis(ran.elapsed_milliseconds);
-    let took = when::span(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    let took = when::span(ran.elapsed_milliseconds.saturating_mul(1_000));
     page.row("command", format!("{} {} after {took}", words(ran), ending(ran)));
     page.list("touched", ran.touched.iter().map(page::fated), MOST, IN_JSON);
     page.list("different", ran.differences.iter().map(page::fated), MOST, IN_JSON);

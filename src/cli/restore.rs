@@ -10,7 +10,7 @@ use std::sync::Arc;
 use indicatif::HumanBytes;
 
 use super::bars::Bars;
-use super::page::{self, Page};
+use super::page::{self, IN_JSON, Page};
 use super::signals::Signals;
 use super::{args, list, place, say, terminal};
 use crate::error::{Error, Result};
@@ -24,8 +24,6 @@ use crate::restore::{BroughtBack, Destination, Ending, InPlace, Mapping, Place, 
 
 /// Remarks of one sort that are shown.
 const MOST_REMARKS: usize = 20;
-
-const IN_JSON: &str = "; --json names all";
 
 /// `clawsnap restore`.
 pub(super) fn restore(typed: &args::Restore) -> ExitCode {

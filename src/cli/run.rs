@@ -101,7 +101,7 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// A report on a run that could not begin.
-pub(super) fn failed(error: String) -> Report {
+fn failed(error: String) -> Report {
     Report {
         created_at: format!("{:.3}", jiff::Timestamp::now()),
         version: env!("CARGO_PKG_VERSION"),
@@ -123,8 +123,16 @@ fn blamed(mut report: Report, nothing: &str, signals: &Signals) -> Report {
     report
 }
 
+/// The end of a run that could begin, or could not: it is told, what is to follow is done, and the process ends.
+pub(super) fn conclude(report: Result<Report>, tell: impl FnOnce(&Report), after: After) -> ExitCode {
+    let report = report.unwrap_or_else(|error| failed(format!("{error:#}")));
+    tell(&report);
+    after.run(&report);
+    end(&report)
+}
+
 /// How the process ends: as the run did, or as the command did that it was for.
-pub(super) fn end(report: &Report) -> ExitCode {
+fn end(report: &Report) -> ExitCode {
     let signal = report.signal.or_else(|| report.ran.as_ref().and_then(|ran| ran.signal));
     if let Some(signal) = signal.and_then(|number| Signal::try_from(number).ok()).filter(|signal| Signals::end(*signal))
     {

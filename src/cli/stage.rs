@@ -6,7 +6,7 @@ use std::sync::Arc;
 use color_eyre::eyre::Result;
 
 use super::args::{self, misuse};
-use super::page::{self, Page};
+use super::page::{self, IN_JSON, Page};
 use super::run::{self, Run};
 use super::terminal::Paint;
 use super::{intent, launcher, ran, say, show, summary};
@@ -15,8 +15,6 @@ use crate::gate::Gate;
 use crate::plan::{Environment, Request};
 use crate::report::{Consistency, Outcome, Report};
 use crate::stage::{Stage, stage};
-
-const IN_JSON: &str = "; --json names all";
 
 /// `clawsnap stage`.
 pub(super) fn run(typed: &args::Stage) -> ExitCode {
@@ -33,10 +31,7 @@ pub(super) fn run(typed: &args::Stage) -> ExitCode {
         Ok(request) => request,
         Err(reason) => misuse("stage", &reason).exit(),
     };
-    let report = reported(typed, request, errand).unwrap_or_else(|error| run::failed(format!("{error:#}")));
-    tell(&report, typed);
-    after.run(&report);
-    run::end(&report)
+    run::conclude(reported(typed, request, errand), |report| tell(report, typed), after)
 }
 
 fn reported(typed: &args::Stage, request: Request, errand: Errand) -> Result<Report> {

@@ -195,8 +195,8 @@ pub(super) fn pruned(page: &mut Page, report: &Report) {
     let (gone, stay): (Vec<&Judged>, Vec<&Judged>) = pruned.archives.iter().partition(is_gone);
     let verb = if pruned.dry_run { "would go" } else { "removed" };
     page.row("pruned", format!("{} {verb}, {} of this source there", many(gone.len() as u64, "archive"), stay.len()));
-    page.list("", gone.into_iter().map(prune::row), MOST_NAMES, "; --json names all");
-    page.list("", stay.into_iter().rev().map(prune::row), MOST_LOSSES, "; --json names all");
+    page.list("", gone.into_iter().map(prune::row), MOST_NAMES, page::IN_JSON);
+    page.list("", stay.into_iter().rev().map(prune::row), MOST_LOSSES, page::IN_JSON);
 }
 
 /// What the library warns of.

@@ -37,7 +37,7 @@ use crate::gate::Gate;
 use crate::list::Wanted;
 use crate::naming::kept_at;
 use crate::plan::Environment;
-use crate::report::PathName;
+use crate::report::{PathName, milliseconds_since};
 use crate::verify::read_ours;
 use restorer::{Restorer, Site};
 use target::Target;
@@ -224,7 +224,7 @@ pub fn restore(
         other => other,
     };
     restored.error = outcome.err().map(|error| error.to_string());
-    restored.elapsed_milliseconds = elapsed(begun);
+    restored.elapsed_milliseconds = milliseconds_since(begun);
     restored
 }
 
@@ -265,10 +265,6 @@ fn flagged(line: &Line, wanted: &Wanted) -> Option<Remark> {
 
 fn nothing_fits() -> String {
     "nothing in the archive fits: `clawsnap list` shows what is in it".to_owned()
-}
-
-fn elapsed(begun: Instant) -> u64 {
-    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What bringing back did.
@@ -315,6 +311,6 @@ pub fn bring_back(kept: &[PathBuf], ways: &InPlace, gate: &Arc<dyn Gate>) -> Bro
     });
     back.outcome = Ending::of(&outcome);
     back.error = outcome.err().map(|error| error.to_string());
-    back.elapsed_milliseconds = elapsed(begun);
+    back.elapsed_milliseconds = milliseconds_since(begun);
     back
 }

@@ -59,9 +59,8 @@ impl Site {
 
     /// Trouble with a name below the target: files are made behind our back, so it may have been one before this.
     fn cannot_take(&self, path: &[u8], error: io::Error) -> Error {
-        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let failed = Error::failed("restore", self.shown(self.tree.failed_at().unwrap_or(path)), error);
-        if full { failed.remedy("free space there, or choose another --target") } else { failed }
+        failed.if_full("free space there, or choose another --target")
     }
 
     /// The path in the archive that a path in the tree comes from.

@@ -1,11 +1,10 @@
 //! From what is held to a plain tree: what nobody moved since is linked, what cannot be is copied as it was promised.
 
-use std::collections::HashMap;
 use std::io;
 
 use super::Stand;
-use crate::archive::{Body, Contents, Exact, Place, Reading, SMALL};
-use crate::entry::{Stat, Timestamp, Xattrs};
+use crate::archive::{Body, Contents, Exact, FirstNames, Place, Reading, SMALL};
+use crate::entry::{Stat, Xattrs};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
 use crate::freeze::{Ablation, Entry, Found, Frozen, Held, Node};
@@ -24,19 +23,11 @@ pub(super) struct Layout<'a> {
     tree: Tree,
     reading: Reading,
     observer: &'a dyn Observer,
-    /// Where the first name of each hard-linked inode lies.
-    linked: HashMap<(u64, u64), Linked>,
+    linked: FirstNames,
     /// For each entry in the order of the walk, whether its owner can still write to it.
     live: Vec<bool>,
     counts: Counts,
     done: u64,
-}
-
-/// The first name of an inode, with the metadata that a second name of it must have too.
-struct Linked {
-    path: Vec<u8>,
-    size: u64,
-    mtime: Timestamp,
 }
 
 /// A tree that was laid out.
@@ -60,7 +51,7 @@ impl<'a> Layout<'a> {
             tree: Tree::new(stand.staging.dir().clone()),
             reading: Reading::new(ablation),
             observer,
-            linked: HashMap::new(),
+            linked: FirstNames::default(),
             live: Vec::new(),
             counts: Counts::default(),
             done: 0,
@@ -73,19 +64,13 @@ impl<'a> Layout<'a> {
     /// Those of the place where it is laid out, such as a full disk; the cancellation of the run. Trouble with the source
     /// is a fate.
     pub(super) fn of(mut self, frozen: &mut Frozen) -> io::Result<Laid<'a>> {
-        let mut noted = Vec::new();
-        for Found { base, node, entry } in frozen.walk() {
-            let above = joined(&self.stand.place(&base.prefix), node.path.as_bytes());
-            let Some(entry) = entry else {
-                self.directory(&above, node)?;
-                continue;
-            };
-            let fate = self.entry(&joined(&above, &entry.name), Place { base, node, entry })?;
-            if fate != Fate::Kept {
-                noted.push((node.root, node.path.join(&entry.name), fate));
+        frozen.hand_on(|Found { base, node, entry }| {
+            let above = self.stand.directory(base, node);
+            match entry {
+                None => self.directory(&above, node).map(|()| Fate::Kept),
+                Some(entry) => self.entry(&joined(&above, &entry.name), Place { base, node, entry }),
             }
-        }
-        noted.into_iter().for_each(|(root, path, fate)| frozen.ledger.note(root, path, fate));
+        })?;
         self.tree.finish()?;
         let Self { stand, tree, live, counts, .. } = self;
         let told = tree.differences.into_iter();
@@ -125,14 +110,10 @@ impl<'a> Layout<'a> {
 
     /// Whether it is another name of a file that has its place already.
     fn second_name(&mut self, path: &[u8], entry: &Entry) -> io::Result<bool> {
-        let stat = &entry.stat;
-        // Where the inode was not kept alive, its number may have been given to another file: that one differs.
-        let same = |first: &&Linked| first.size == stat.size && first.mtime == stat.mtime;
-        let Some(first) = self.linked.get(&stat.id()).filter(same) else { return Ok(false) };
-        let first = first.path.clone();
+        let Some(first) = self.linked.of(&entry.stat) else { return Ok(false) };
         self.tree.settle()?;
         let root = self.tree.root().clone();
-        self.tree.hard_link(path, &meta(stat, &Xattrs::new()), &root, &first, &first)
+        self.tree.hard_link(path, &meta(&entry.stat, &Xattrs::new()), &root, first, first)
     }
 
     fn file(&mut self, path: &[u8], place: Place<'_>) -> io::Result<Fate> {
@@ -144,9 +125,8 @@ impl<'a> Layout<'a> {
             }
             false => self.frozen_file(path, place)?,
         };
-        let Stat { size, mtime, nlink, .. } = place.entry.stat;
-        if nlink > 1 && fate.is_archived() {
-            self.linked.insert(place.entry.stat.id(), Linked { path: path.to_vec(), size, mtime });
+        if place.entry.stat.nlink > 1 && fate.is_archived() {
+            self.linked.note(&place.entry.stat, path);
         }
         Ok(fate)
     }
@@ -221,7 +201,7 @@ impl Laid<'_> {
         let mut last: Option<(Vec<u8>, Option<Dir>)> = None;
         let entries = frozen.walk().filter_map(|Found { base, node, entry }| Some((base, node, entry?)));
         for ((base, node, entry), _) in entries.zip(&self.live).filter(|(_, live)| **live) {
-            let above = joined(&self.stand.place(&base.prefix), node.path.as_bytes());
+            let above = self.stand.directory(base, node);
             if last.as_ref().is_none_or(|(path, _)| *path != above) {
                 let opened = gate::tolerate(self.stand.staging.dir().unstoppable().open_dir(&above))?;
                 last = Some((above.clone(), opened));

@@ -272,7 +272,7 @@ impl Dir {
     /// Opens an existing file of ours for writing.
     pub(crate) fn reopen(&self, name: &[u8]) -> io::Result<Writer> {
         self.pass(Verb::Open, name)?;
-        let fd = kernel::openat(&*self.fd, name, READ.difference(OFlags::RDONLY) | OFlags::RDWR, Mode::empty())?;
+        let fd = kernel::openat(&*self.fd, name, READ | OFlags::RDWR, Mode::empty())?;
         Ok(Writer::new(File::from(fd), Arc::clone(&self.gate), self.realm, self.path.join(name)))
     }
 

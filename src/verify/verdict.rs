@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::archive::Line;
 use crate::error::{Error, Result};
-use crate::report::PathName;
+use crate::report::{PathName, milliseconds_since};
 
 /// How far an archive can be trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -109,7 +109,7 @@ impl Verdict {
     }
 
     pub(super) fn conclude(&mut self, outcome: Result<()>, begun: Instant) {
-        self.elapsed_milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.elapsed_milliseconds = milliseconds_since(begun);
         self.trust = match &outcome {
             Ok(()) => Trust::Proven,
             Err(Error::Unproven(_)) => Trust::Unproven,

@@ -1,0 +1,33 @@
+//! Files with several names: the first is written out, and the others are links to it.
+
+use std::collections::HashMap;
+
+use crate::entry::{Stat, Timestamp};
+
+/// Where the first name of each hard-linked inode lies.
+#[derive(Default)]
+pub(crate) struct FirstNames(HashMap<(u64, u64), First>);
+
+/// The first name of an inode, with the metadata that a second name of it must have too.
+struct First {
+    path: Box<[u8]>,
+    size: u64,
+    mtime: Timestamp,
+}
+
+impl FirstNames {
+    /// A file that may have other names lies at `path`.
+    pub(crate) fn note(&mut self, stat: &Stat, path: &[u8]) {
+        self.0.insert(stat.id(), First { path: path.into(), size: stat.size, mtime: stat.mtime });
+    }
+
+    /// Where the first name of the same file lies, if this is another one.
+    pub(crate) fn of(&self, stat: &Stat) -> Option<&[u8]> {
+        if stat.nlink < 2 {
+            return None;
+        }
+        // Where the inode was not kept alive, its number may have been given to another file: that one differs.
+        let first = self.0.get(&stat.id()).filter(|first| first.size == stat.size && first.mtime == stat.mtime)?;
+        Some(&first.path)
+    }
+}
