@@ -36,12 +36,6 @@ impl Observer for Pause {
     }
 }
 
-/// Names that a rule leaves out, so that no listing ever archives them.
-fn kept(path: &Path) -> bool {
-    let name = path.to_string_lossy();
-    !(name.ends_with(".lock") || name.ends_with(".tmp") || name.contains(".truncate-tmp"))
-}
-
 /// One backup under churn; what the oracles have to say against it.
 fn backup_under(load: Load, top: &Path, seed: u64, tune: impl Fn(Backup) -> Backup) -> (Report, Result<(), String>) {
     let state = top.join(format!("state-{seed}"));
@@ -54,7 +48,7 @@ fn backup_under(load: Load, top: &Path, seed: u64, tune: impl Fn(Backup) -> Back
     let log = churn.stop();
     assert!(log.errors().is_empty(), "the mutator itself failed: {:?}", log.errors());
     assert!(leftovers(top).is_empty(), "staging is left behind");
-    let log = log.only(kept);
+    let log = log.only(churn::is_kept);
     let verdict = judge(&report, &archive, &state, &log);
     fs::remove_dir_all(&state).expect("removes");
     let _whether_made = fs::remove_file(&archive);
@@ -114,10 +108,7 @@ fn contents(
 /// The freeze, in nanoseconds since the epoch.
 fn span(report: &Report) -> (u64, u64) {
     let now = churn::now_ns();
-    let end = report.instant.as_deref().map_or(now, |instant| {
-        let (seconds, nanos) = instant.split_once('.').expect("a fraction");
-        seconds.parse::<u64>().expect("seconds") * 1_000_000_000 + nanos.parse::<u64>().expect("nanoseconds")
-    });
+    let end = report.instant.as_deref().map_or(now, churn::instant_ns);
     // Without an instant, the end is not told: then only what stood before and after the whole run is certain.
     let start = end
         .saturating_sub(report.freeze_microseconds * 1_000 + if report.instant.is_some() { 0 } else { 10_000_000_000 });

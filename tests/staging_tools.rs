@@ -126,8 +126,7 @@ fn rsync_mirrors_the_frozen_tree_and_then_only_what_has_changed() {
     assert!(first.contains("below/b.jsonl"), "{first}");
     // Times of what is no file it takes for the same within a second.
     let same = |was: &Seen, is: &Seen| {
-        let is_file = was.mode & 0o170_000 == 0o100_000;
-        let timely = if is_file { was.mtime == is.mtime } else { (was.mtime.0 - is.mtime.0).abs() <= 1 };
+        let timely = if was.is_file() { was.mtime == is.mtime } else { (was.mtime.0 - is.mtime.0).abs() <= 1 };
         timely && (was.mode, &was.contents, &was.same_as) == (is.mode, &is.contents, &is.same_as)
     };
     stage.assert_equal("mirror", same);
@@ -148,7 +147,7 @@ fn rclone_copies_the_frozen_tree_and_leaves_alone_what_it_has() {
     stage.staged(&copy);
     let sound = |was: &Seen, is: &Seen| {
         // Modes, hard links and the times of directories are nothing to it.
-        was.contents == is.contents && (was.mode & 0o170_000 != 0o100_000 || was.mtime == is.mtime)
+        was.contents == is.contents && (!was.is_file() || was.mtime == is.mtime)
     };
     stage.assert_equal("remote", sound);
     let inode = |name: &str| fs::metadata(stage.path(name)).expect("is there").ino();
@@ -177,11 +176,7 @@ fn under_churn(top: &Path, seed: u64, run: impl Fn(&Path) -> (Value, PathBuf)) -
     let (report, back) = run(&state);
     let log = churn.stop();
     assert!(log.errors().is_empty(), "the mutator itself failed: {:?}", log.errors());
-    let log = log.only(|path| {
-        let name = path.to_string_lossy();
-        !(name.ends_with(".lock") || name.ends_with(".tmp") || name.contains(".truncate-tmp"))
-    });
-    let verdict = judge(&report, &back, &log, begun);
+    let verdict = judge(&report, &back, &log.only(churn::is_kept), begun);
     fs::remove_dir_all(&state).expect("removes");
     fs::remove_dir_all(&back).expect("removes");
     verdict
@@ -192,10 +187,7 @@ fn judge(report: &Value, back: &Path, log: &Log, begun: u64) -> Result<(), Strin
     let tree = view(back);
     let known: BTreeSet<&Path> = log.names().collect();
     let names: BTreeSet<PathBuf> = tree.keys().filter(|name| known.contains(name.as_path())).cloned().collect();
-    let instant = report["instant"].as_str().map(|instant| {
-        let (seconds, nanos) = instant.split_once('.').expect("a fraction");
-        seconds.parse::<u64>().expect("seconds") * 1_000_000_000 + nanos.parse::<u64>().expect("nanoseconds")
-    });
+    let instant = report["instant"].as_str().map(churn::instant_ns);
     let to = instant.unwrap_or_else(churn::now_ns);
     if instant.is_some() || report.is_null() {
         log.names_possible_at(begun, to, &names)?;

@@ -1,81 +1,28 @@
 //! Stock tools read our archives: GNU tar, bsdtar and Python's tarfile, behind stock zstd, xz and gzip.
 
 mod support;
+mod tool;
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use support::{Backup, write};
-
-/// What an extraction must give back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
-    mode: u32,
-    mtime: (i64, i64),
-    contents: String,
-    /// The first path, in order, that has the same inode.
-    same_as: PathBuf,
-}
-
-/// Everything below `top`, by the path below it.
-fn view(top: &Path) -> BTreeMap<PathBuf, Seen> {
-    let mut names = Vec::new();
-    let mut open = vec![top.to_owned()];
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(dir).expect("lists") {
-            let path = entry.expect("an entry").path();
-            if path.symlink_metadata().expect("is there").is_dir() {
-                open.push(path.clone());
-            }
-            names.push(path);
-        }
-    }
-    names.sort();
-    let mut first: BTreeMap<u64, PathBuf> = BTreeMap::new();
-    let mut seen = BTreeMap::new();
-    for path in names {
-        let meta = path.symlink_metadata().expect("is there");
-        let below = path.strip_prefix(top).expect("is below").to_owned();
-        let same_as = first.entry(meta.ino()).or_insert_with(|| below.clone()).clone();
-        let contents = if meta.is_symlink() {
-            format!("-> {:?}", fs::read_link(&path).expect("a target"))
-        } else if meta.is_file() {
-            blake3::hash(&fs::read(&path).expect("is readable")).to_hex().to_string()
-        } else {
-            String::new()
-        };
-        // A link's own mode means nothing.
-        let mode = if meta.is_symlink() { 0o120_777 } else { meta.mode() };
-        let mtime = (meta.mtime(), meta.mtime_nsec());
-        seen.insert(below, Seen { mode, mtime, contents, same_as });
-    }
-    seen
-}
+use tool::{Seen, differing, view};
 
 /// What differs, a line each. `precision` is what a tool keeps of times, in nanoseconds.
 fn differences(source: &Path, copy: &Path, precision: i128) -> Vec<String> {
-    let (source, copy) = (view(source), view(copy));
     let nanos = |seen: &Seen| i128::from(seen.mtime.0) * 1_000_000_000 + i128::from(seen.mtime.1);
     let same = |a: &Seen, b: &Seen| {
         // What keeps times roughly (Python) keeps none of symbolic links.
-        let timely = (nanos(a) - nanos(b)).abs() < precision || (precision > 1 && a.contents.starts_with("-> "));
+        let timely = (nanos(a) - nanos(b)).abs() < precision || (precision > 1 && a.is_symlink());
         timely && (a.mode, &a.contents, &a.same_as) == (b.mode, &b.contents, &b.same_as)
     };
-    let mut wrong: Vec<String> =
-        copy.keys().filter(|name| !source.contains_key(*name)).map(|n| format!("{n:?} is new")).collect();
-    for (name, was) in &source {
-        match copy.get(name) {
-            Some(is) if same(was, is) => {}
-            other => wrong.push(format!("{name:?}: {was:?} became {other:?}")),
-        }
-    }
-    wrong
+    differing(&view(source), &view(copy), same)
 }
 
 /// A tree with all that a tar can hold.

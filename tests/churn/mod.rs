@@ -102,6 +102,18 @@ fn prepare(state: &Path, load: &Load, stop: &Arc<AtomicBool>) -> io::Result<Vec<
     Ok(workers)
 }
 
+/// Whether no rule leaves a name out: such names no listing ever archives.
+pub fn is_kept(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    !(name.ends_with(".lock") || name.ends_with(".tmp") || name.contains(".truncate-tmp"))
+}
+
+/// The instant of a report, in nanoseconds since the epoch.
+pub fn instant_ns(instant: &str) -> u64 {
+    let (seconds, nanos) = instant.split_once('.').expect("a fraction");
+    seconds.parse::<u64>().expect("seconds") * 1_000_000_000 + nanos.parse::<u64>().expect("nanoseconds")
+}
+
 /// The session directories, relative to the state; moving needs two of them.
 fn homes(state: &Path, moves: bool) -> io::Result<Vec<PathBuf>> {
     let mut homes = Vec::new();

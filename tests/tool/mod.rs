@@ -39,6 +39,20 @@ pub struct Seen {
     pub same_as: PathBuf,
 }
 
+impl Seen {
+    fn is(&self, kind: u32) -> bool {
+        self.mode & 0o170_000 == kind
+    }
+
+    pub fn is_symlink(&self) -> bool {
+        self.is(0o120_000)
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.is(0o100_000)
+    }
+}
+
 /// Everything below `top`, by the path below it.
 pub fn view(top: &Path) -> BTreeMap<PathBuf, Seen> {
     let (mut names, mut open) = (Vec::new(), vec![top.to_owned()]);
