@@ -1,11 +1,13 @@
 //! The main job, end to end: plan, freeze, archive, prove, publish.
 
 mod fill;
+mod prover;
 
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::archive::{self, Codec, Compression, Payload, payload_path};
@@ -24,8 +26,8 @@ use crate::report::{AgentRoot, Asset, Counts, FORMAT_VERSION, Outcome, PathName,
 use crate::seen::{Mark, Seen};
 use crate::shelf;
 use crate::sys;
-use crate::verify;
 pub(crate) use fill::fill;
+use prover::Prover;
 
 /// Compressed archives are refused for want of space only if they would not fit at this ratio.
 const BEST_RATIO: u64 = 10;
@@ -344,10 +346,15 @@ impl Job<'_> {
         }
         enough_space(frozen.bytes, self.compression.codec, report.free_bytes, &target.directory)?;
         let draft = Draft::create(target)?;
-        let written = self.write(&mut frozen, draft, report)?;
-        release(frozen, report);
-        let sealed = written.sink.seal()?;
-        self.publish(sealed, &written.inventory, verify, seen, report)
+        let back = verify.then(|| draft.read_back()).transpose()?;
+        let sealing = prover::Sealed::default();
+        thread::scope(|scope| {
+            let prover = back.map(|back| Prover::start(scope, back, &sealing, self.observer)).transpose()?;
+            let written = self.write(&mut frozen, draft, report)?;
+            release(frozen, report);
+            let sealed = written.sink.seal()?;
+            self.publish(sealed, prover, &written.inventory, seen, report)
+        })
     }
 
     fn freeze(&self, spool: &Path) -> Result<Frozen> {
@@ -406,16 +413,17 @@ impl Job<'_> {
     fn publish(
         &self,
         sealed: Sealed,
+        prover: Option<Prover<'_>>,
         inventory: &str,
-        verify: bool,
         seen: Option<Seen>,
         report: &mut Report,
     ) -> Result<()> {
         let bytes = sealed.bytes();
         report.archive_bytes = Some(bytes);
         self.observer.on(Event::Sealed { bytes });
-        let verified = if verify {
-            sealed.verify(|back| self.prove(back, inventory, report.inventory_entries))?
+        let verify = prover.is_some();
+        let verified = if let Some(prover) = prover {
+            sealed.verify(|| prover.conclude(inventory, report.inventory_entries))?
         } else {
             report.warnings.push("The archive was not read back (--no-verify): nothing proves it yet.".to_owned());
             sealed.trust()
@@ -441,30 +449,6 @@ impl Job<'_> {
         }
         self.observer.on(Event::Published);
         Ok(())
-    }
-
-    fn prove(&self, back: impl std::io::Read + Send, inventory: &str, entries: Option<u64>) -> Result<()> {
-        let proof = verify::prove(Watched { inner: back, read: 0, observer: self.observer })?;
-        if proof.inventory == inventory && Some(proof.entries) == entries {
-            return Ok(());
-        }
-        Err(Error::Unproven("the archive is not proven: its inventory is not the one that was written".to_owned()))
-    }
-}
-
-/// Tells the observer how far the reading back is.
-struct Watched<'a, R> {
-    inner: R,
-    read: u64,
-    observer: &'a dyn Observer,
-}
-
-impl<R: std::io::Read> std::io::Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.read += n as u64;
-        self.observer.on(Event::ReadBack { bytes: self.read });
-        Ok(n)
     }
 }
 

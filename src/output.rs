@@ -4,7 +4,9 @@
 //! and found equal to its inventory. Until then nothing has that name, and nothing that had it is overwritten. A draft
 //! has no name at all where the filesystem can do that; else a hidden one, `.clawsnap-<UTC>-<8 hex>.partial`.
 
-use std::io::{self, Read, Write};
+mod read_back;
+
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +16,10 @@ use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm, Step, Verb};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_partial_name, partial_name};
-use crate::sys::{self, Dir, Errno, Reader, Writer};
+use crate::sys::{self, Dir, Errno, Writer};
+use read_back::Progress;
+
+pub(crate) use read_back::ReadBack;
 
 /// The extended attribute that says what an archive was made of.
 const MARK: &[u8] = b"user.clawsnap.seen";
@@ -105,7 +110,16 @@ pub(crate) struct Draft {
     target: Target,
     file: Writer,
     hidden: Option<Hidden>,
-    written: u64,
+    progress: Written,
+}
+
+/// Tells who reads behind when nothing more will be written, however that came.
+struct Written(Arc<Progress>);
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// The name of a draft that could not be nameless; removed when dropped.
@@ -136,7 +150,16 @@ impl Draft {
             // FAT, SMB, NFS and most FUSE filesystems have no nameless files.
             _ => create_hidden(&target.dir).map(|(file, hidden)| (file, Some(hidden))).map_err(fail)?,
         };
-        Ok(Self { target, file, hidden, written: 0 })
+        Ok(Self { target, file, hidden, progress: Written(Arc::default()) })
+    }
+
+    /// What reads the archive back from disk while it is written, in another thread.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn read_back(&self) -> Result<ReadBack> {
+        let reader = self.file.reader().map_err(|error| Error::failed("read back", self.target.path(), error))?;
+        Ok(ReadBack::new(reader, Arc::clone(&self.progress.0)))
     }
 
     /// Ends the writing and makes the contents durable.
@@ -145,6 +168,7 @@ impl Draft {
     /// Those of `fsync(2)`, among them a disk that is full after all.
     pub(crate) fn seal(self) -> Result<Sealed> {
         self.file.sync().map_err(|error| Error::failed("sync the archive for", self.target.path(), error))?;
+        self.progress.0.seal();
         Ok(Sealed { draft: self })
     }
 }
@@ -152,7 +176,7 @@ impl Draft {
 impl Write for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
-        self.written += written as u64;
+        self.progress.0.advance(written as u64);
         Ok(written)
     }
 
@@ -209,38 +233,21 @@ pub(crate) struct Sealed {
 impl Sealed {
     /// Length in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.draft.written
+        self.draft.progress.0.written()
     }
 
-    /// Has the archive read back from disk by `prove`.
+    /// Goes on once `proof` has found that what was [read back](Draft::read_back) is what was written.
     ///
     /// # Errors
-    /// That of `prove`; the archive is gone then.
-    pub(crate) fn verify(self, prove: impl FnOnce(ReadBack) -> Result<()>) -> Result<Verified> {
-        self.draft.file.forget_cache();
-        let reader =
-            self.draft.file.reader().map_err(|error| Error::failed("read back", self.draft.target.path(), error))?;
-        prove(ReadBack { reader, offset: 0 })?;
+    /// That of `proof`; the archive is gone then.
+    pub(crate) fn verify(self, proof: impl FnOnce() -> Result<()>) -> Result<Verified> {
+        proof()?;
         Ok(Verified { draft: self.draft })
     }
 
     /// Goes on without reading it back, because that was declined; the report says so.
     pub(crate) fn trust(self) -> Verified {
         Verified { draft: self.draft }
-    }
-}
-
-/// The archive as it is on disk.
-pub(crate) struct ReadBack {
-    reader: Reader,
-    offset: u64,
-}
-
-impl Read for ReadBack {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.reader.read_at(buffer, self.offset)?;
-        self.offset += n as u64;
-        Ok(n)
     }
 }
 
@@ -341,10 +348,17 @@ impl Write for Stream {
 mod tests {
     use super::*;
     use crate::gate::CancelFlag;
+    use std::io::Read;
     use std::os::unix::fs::PermissionsExt;
 
     fn open_gate() -> Arc<dyn Gate> {
         Arc::new(CancelFlag::new())
+    }
+
+    fn read(mut back: ReadBack) -> Vec<u8> {
+        let mut all = Vec::new();
+        back.read_to_end(&mut all).expect("reads");
+        all
     }
 
     fn draft(path: &Path, gate: Arc<dyn Gate>) -> Draft {
@@ -382,11 +396,13 @@ mod tests {
         for gate in filesystems() {
             let top = tempfile::tempdir().expect("a directory");
             let path = top.path().join("a.tar");
-            let sealed = draft(&path, gate).seal().expect("seals");
+            let draft = draft(&path, gate);
+            let back = draft.read_back().expect("can be read");
+            let sealed = draft.seal().expect("seals");
             assert!(!path.exists());
             let mut seen = Vec::new();
-            let verified = sealed.verify(|mut back| {
-                back.read_to_end(&mut seen).expect("reads");
+            let verified = sealed.verify(|| {
+                seen = read(back);
                 Ok(())
             });
             assert!(!path.exists());
@@ -423,7 +439,7 @@ mod tests {
     fn what_cannot_be_proved_is_not_published() {
         let top = tempfile::tempdir().expect("a directory");
         let sealed = draft(&top.path().join("a.tar"), open_gate()).seal().expect("seals");
-        assert!(sealed.verify(|_| Err(Error::Unproven("broken".into()))).is_err());
+        assert!(sealed.verify(|| Err(Error::Unproven("broken".into()))).is_err());
         assert!(names(top.path()).is_empty());
     }
 

@@ -28,7 +28,7 @@ pub(crate) use encoder::Encoder;
 /// A compressed format that stock `tar` can read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Codec {
-    /// Zstandard: one frame, long-distance matching over 128 MiB, content checksum.
+    /// Zstandard: one frame, long-distance matching over 64 MiB, content checksum.
     #[default]
     Zstd,
     /// xz: one stream of independent blocks, CRC-64.

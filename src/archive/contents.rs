@@ -5,10 +5,9 @@
 //! fails too it is torn.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::exact::Shortfall;
@@ -49,7 +48,7 @@ pub(crate) struct Contents<'a> {
 
 /// Where the bytes come from.
 pub(crate) enum Body<'a> {
-    /// From memory.
+    /// From memory, all of them.
     Bytes(Cow<'a, [u8]>),
     /// From a file that others may write to.
     File(Arc<Reader>),
@@ -83,7 +82,7 @@ impl Contents<'_> {
 /// Makes ready the files of one run.
 pub(crate) struct Reading {
     /// How much longer this run may wait for files to come to rest.
-    patience: Cell<Duration>,
+    patience: Mutex<Duration>,
     ablation: Option<Ablation>,
 }
 
@@ -102,6 +101,13 @@ impl Place<'_> {
     /// There is no such place.
     pub(crate) fn staging(&self) -> io::Result<&Staging> {
         self.node.place.staging.as_deref().ok_or_else(|| io::Error::other("there is no staging directory"))
+    }
+
+    /// Gives up what holds the file in staging: what was read of it, or opened, stays.
+    pub(crate) fn let_go(&self) {
+        if let (Ok(staging), Some(staged)) = (self.staging(), self.entry.held.staged()) {
+            staging.give_up(staged);
+        }
     }
 
     /// A pinned file, to be read.
@@ -128,7 +134,7 @@ impl Place<'_> {
 impl Reading {
     /// All patience is left.
     pub(crate) fn new(ablation: Option<Ablation>) -> Self {
-        Self { patience: Cell::new(ALL_PATIENCE), ablation }
+        Self { patience: Mutex::new(ALL_PATIENCE), ablation }
     }
 
     /// The promised bytes of a file.
@@ -274,12 +280,19 @@ impl Reading {
     /// A rewrite in place takes several writes: waits, within reason, until the last one is some time ago.
     fn wait_for_rest(&self, reader: &Reader) -> io::Result<()> {
         let begun = Instant::now();
-        let patience = PATIENCE.min(self.patience.get());
+        let patience = PATIENCE.min(self.spend(Duration::ZERO));
         while reader.stat()?.mtime.is_fresh(sys::now(), QUIET) && begun.elapsed() < patience {
             std::thread::sleep(QUIET / 4);
         }
-        self.patience.set(self.patience.get().saturating_sub(begun.elapsed()));
+        self.spend(begun.elapsed());
         Ok(())
+    }
+
+    /// Takes so much of the patience, and tells how much is left.
+    fn spend(&self, time: Duration) -> Duration {
+        let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        *patience = patience.saturating_sub(time);
+        *patience
     }
 }
 
@@ -309,6 +322,16 @@ fn set_tail_aside(contents: &mut Contents<'_>) -> io::Result<()> {
         }
     }?;
     contents.size -= tail.as_ref().map_or(0, Vec::len) as u64;
+    if let Body::Bytes(bytes) = &mut contents.body {
+        cut(bytes, usize::try_from(contents.size).map_err(io::Error::other)?);
+    }
     contents.tail = tail;
     Ok(())
+}
+
+fn cut(bytes: &mut Cow<'_, [u8]>, length: usize) {
+    match bytes {
+        Cow::Borrowed(bytes) => *bytes = &bytes[..length],
+        Cow::Owned(bytes) => bytes.truncate(length),
+    }
 }

@@ -18,6 +18,7 @@ mod inventory;
 mod linked;
 mod manifest;
 mod pax;
+mod prefetch;
 mod tarball;
 
 pub use codec::{Codec, Compression};
@@ -30,7 +31,7 @@ pub(crate) use linked::FirstNames;
 pub(crate) use manifest::LONGEST as LONGEST_MANIFEST;
 pub(crate) use pax::{Records, parse as parse_pax};
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 use tar::EntryType;
 
@@ -38,13 +39,17 @@ use crate::entry::{Stat, Timestamp, Xattrs};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
-use crate::freeze::{Ablation, Capture, Copied, Entry, Found, Frozen, Held, Node, State};
+use crate::freeze::{Capture, Copied, Entry, Found, Frozen, Held, Node, State};
 use crate::gate;
 use crate::plan::Plan;
 use crate::relpath::joined;
 use crate::report::{Counts, ExternalLink, PathName, Report};
 use inventory::Spool;
+use prefetch::Ready;
 use tarball::{Member, Tarball};
+
+/// Bytes of a large file that are moved at a time.
+const STRETCH: usize = 256 * 1024;
 
 /// Where the payload lies below the archive's root.
 pub(crate) const PAYLOAD: &[u8] = b"payload/posix";
@@ -102,14 +107,15 @@ pub(crate) fn write<W: Write + Send + 'static>(
 ) -> Result<Written<W>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let encoder = Encoder::new(sink, compression, threads).map_err(broken)?;
-    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), frozen.ablation, observer)
-        .map_err(broken)?;
-    writer.payload(frozen).map_err(broken)?;
+    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), observer).map_err(broken)?;
+    let reading = Reading::new(frozen.ablation);
+    writer.payload(frozen, &reading).map_err(broken)?;
     let Writer { mut tarball, spool, counts, external, .. } = writer;
     let inventory = spool.finish().map_err(broken)?;
     let report = report(frozen, Payload { counts, external }, &inventory.blake3, inventory.lines);
     let mut end = || {
-        append_own(&mut tarball, root, INVENTORY, (inventory.length, &inventory.blake3), &mut inventory.text()?)?;
+        let mut text = BufReader::with_capacity(STRETCH, inventory.text()?);
+        append_own(&mut tarball, root, INVENTORY, (inventory.length, &inventory.blake3), &mut text)?;
         let text = serde_json::to_vec_pretty(&report)?;
         append_own(&mut tarball, root, REPORT, measured(&text), &mut &text[..])?;
         let text = manifest::text(plan, &report, &inventory.blake3)?;
@@ -142,7 +148,7 @@ fn append_own<W: Write>(
     root: &str,
     name: &[u8],
     (size, blake3): (u64, impl AsRef<str>),
-    contents: &mut dyn Read,
+    contents: &mut dyn BufRead,
 ) -> io::Result<()> {
     let member = Member {
         path: &joined(root.as_bytes(), name),
@@ -166,7 +172,6 @@ struct Writer<'a, W: Write> {
     root: &'a [u8],
     boundary: Vec<u8>,
     observer: &'a dyn Observer,
-    reading: Reading,
     /// Below the archive's root.
     linked: FirstNames,
     /// Half-written records, until the payload is written; there are few, and they are short.
@@ -228,7 +233,7 @@ impl<'a> Piece<'a> {
 /// What only the inventory line says.
 #[derive(Default)]
 struct Told {
-    blake3: Option<String>,
+    blake3: Option<blake3::Hash>,
     fate: Option<Fate>,
     capture: Option<&'static str>,
     allocated: Option<u64>,
@@ -237,20 +242,14 @@ struct Told {
 }
 
 /// Hashes what is read through it, and tells how far the archive is.
-struct Hashing<'a> {
-    reader: &'a mut dyn Read,
+struct Hashing<'a, R> {
+    reader: R,
     hasher: blake3::Hasher,
     observer: &'a dyn Observer,
     done: u64,
 }
 
-impl Hashing<'_> {
-    fn digest(&self) -> Option<String> {
-        Some(self.hasher.finalize().to_hex().to_string())
-    }
-}
-
-impl Read for Hashing<'_> {
+impl<R: Read> Read for Hashing<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.reader.read(buffer)?;
         self.hasher.update(&buffer[..n]);
@@ -261,20 +260,13 @@ impl Read for Hashing<'_> {
 }
 
 impl<'a, W: Write> Writer<'a, W> {
-    fn new(
-        tarball: Tarball<W>,
-        root: &'a str,
-        boundary: Vec<u8>,
-        ablation: Option<Ablation>,
-        observer: &'a dyn Observer,
-    ) -> io::Result<Self> {
+    fn new(tarball: Tarball<W>, root: &'a str, boundary: Vec<u8>, observer: &'a dyn Observer) -> io::Result<Self> {
         Ok(Self {
             tarball,
             spool: Spool::new()?,
             root: root.as_bytes(),
             boundary,
             observer,
-            reading: Reading::new(ablation),
             linked: FirstNames::default(),
             tails: Vec::new(),
             counts: Counts::default(),
@@ -284,14 +276,38 @@ impl<'a, W: Write> Writer<'a, W> {
     }
 
     /// Writes everything that is held, root by root, each as a sorted walk.
-    fn payload(&mut self, frozen: &mut Frozen) -> io::Result<()> {
-        frozen.hand_on(|Found { base, node, entry }| match entry {
-            None => self.directory(&base.prefix, node).map(|()| Fate::Kept),
-            Some(entry) => self.entry(Place { base, node, entry }),
+    fn payload(&mut self, frozen: &mut Frozen, reading: &Reading) -> io::Result<()> {
+        frozen.hand_on(|walk, note| {
+            prefetch::each(walk, reading, |found, ready| {
+                note(found, self.found(found, ready, reading)?);
+                Ok(())
+            })
         })?;
         // Behind the payload: GNU tar takes a directory for finished, and sets its time, when something else follows.
         let tails = std::mem::take(&mut self.tails);
         tails.iter().try_for_each(|(path, stat, tail)| self.tail(path, stat, tail))
+    }
+
+    /// Writes what is next; its fate is what became of it in the end.
+    fn found<'f>(&mut self, found: Found<'f>, ready: Option<Ready<'f>>, reading: &Reading) -> io::Result<Fate> {
+        let Found { base, node, entry } = found;
+        let Some(entry) = entry else {
+            return self.directory(&base.prefix, node).map(|()| Fate::Kept);
+        };
+        let place = Place { base, node, entry };
+        let absolute = joined(&joined(&base.prefix, node.path.as_bytes()), &entry.name);
+        let path = payload_path(&absolute);
+        let fate = match &entry.held {
+            Held::Symlink(target) => self.symlink(&absolute, &path, entry, target)?,
+            _ => match self.hard_link(&path, place)? {
+                Some(fate) => fate,
+                None => self.file(&path, place, ready.unwrap_or_else(|| Ready::of(place, reading)))?,
+            },
+        };
+        if fate.is_archived() {
+            self.counts.files += 1;
+        }
+        Ok(fate)
     }
 
     fn directory(&mut self, prefix: &[u8], node: &Node) -> io::Result<()> {
@@ -305,27 +321,6 @@ impl<'a, W: Write> Writer<'a, W> {
         let piece = Piece { xattrs: &node.xattrs, ..Piece::new(Form::Directory, &path, &stat) };
         self.append(&piece, &mut io::empty())?;
         self.tell(&piece, Told { fate: Some(fate), ..Told::default() })
-    }
-
-    /// Writes one entry; its fate is what became of it in the end.
-    fn entry(&mut self, place: Place<'_>) -> io::Result<Fate> {
-        let absolute = joined(&joined(&place.base.prefix, place.node.path.as_bytes()), &place.entry.name);
-        let path = payload_path(&absolute);
-        let fate = match &place.entry.held {
-            Held::Symlink(target) => self.symlink(&absolute, &path, place.entry, target)?,
-            _ => match self.hard_link(&path, place.entry)? {
-                Some(fate) => fate,
-                None => self.file(&path, place)?,
-            },
-        };
-        if let (Some(staging), Some(staged)) = (&place.node.place.staging, place.entry.held.staged()) {
-            // Exposure is short: a second name goes as soon as its file is in the archive.
-            staging.give_up(staged);
-        }
-        if fate.is_archived() {
-            self.counts.files += 1;
-        }
-        Ok(fate)
     }
 
     fn symlink(&mut self, absolute: &[u8], path: &[u8], entry: &Entry, target: &[u8]) -> io::Result<Fate> {
@@ -342,18 +337,19 @@ impl<'a, W: Write> Writer<'a, W> {
     }
 
     /// Writes a second name of an inode as a link to its first; `None` if this is the first.
-    fn hard_link(&mut self, path: &[u8], entry: &Entry) -> io::Result<Option<Fate>> {
-        let stat = &entry.stat;
+    fn hard_link(&mut self, path: &[u8], place: Place<'_>) -> io::Result<Option<Fate>> {
+        let Entry { stat, held, .. } = place.entry;
         let Some(first) = self.linked.of(stat).map(<[u8]>::to_vec) else { return Ok(None) };
         let piece = Piece { link: Some(&first), ..Piece::new(Form::Hardlink, path, stat) };
         self.append(&piece, &mut io::empty())?;
-        self.tell(&piece, Told { capture: entry.held.capture().map(Capture::as_str), ..Told::default() })?;
+        self.tell(&piece, Told { capture: held.capture().map(Capture::as_str), ..Told::default() })?;
+        place.let_go();
         self.advance(stat.size);
         Ok(Some(Fate::Kept))
     }
 
-    fn file(&mut self, path: &[u8], place: Place<'_>) -> io::Result<Fate> {
-        let contents = match self.reading.contents(place) {
+    fn file(&mut self, path: &[u8], place: Place<'_>, ready: Ready<'_>) -> io::Result<Fate> {
+        let contents = match ready.contents {
             Ok(contents) => contents,
             Err(error) if gate::is_cancelled(&error) => return Err(error),
             Err(error) => {
@@ -364,7 +360,10 @@ impl<'a, W: Write> Writer<'a, W> {
         let (size, stat) = (contents.size, contents.stat);
         let piece = Piece { size, xattrs: &contents.xattrs, ..Piece::new(Form::File, path, &stat) };
         let (blake3, touched) = match &contents.body {
-            Body::Bytes(bytes) => (self.append_hashed(&piece, &mut &bytes[..])?, None),
+            Body::Bytes(bytes) => {
+                self.append(&piece, &mut &bytes[..])?;
+                (ready.blake3.unwrap_or_else(|| blake3::hash(bytes)), None)
+            }
             Body::File(source) | Body::Own(source, _) => {
                 source.expect_sequential();
                 let mut exact = Exact::new(source, size);
@@ -374,7 +373,7 @@ impl<'a, W: Write> Writer<'a, W> {
         let Contents { body, fate, tail, .. } = contents;
         let fate = touched.unwrap_or(fate);
         let told = Told {
-            blake3,
+            blake3: Some(blake3),
             fate: Some(fate.clone()),
             capture: place.entry.held.capture().map(Capture::as_str),
             allocated: (stat.blocks * 512 < size).then_some(stat.blocks * 512),
@@ -404,8 +403,8 @@ impl<'a, W: Write> Writer<'a, W> {
         let path = joined(TAILS, below.strip_prefix(b"/").unwrap_or(below));
         self.counts.tails += 1;
         let piece = Piece { size: tail.len() as u64, ..Piece::new(Form::Tail, &path, stat) };
-        let blake3 = self.append_hashed(&piece, &mut &tail[..])?;
-        self.tell(&piece, Told { blake3, ..Told::default() })
+        self.append(&piece, &mut &tail[..])?;
+        self.tell(&piece, Told { blake3: Some(blake3::hash(tail)), ..Told::default() })
     }
 
     fn advance(&mut self, bytes: u64) {
@@ -413,14 +412,15 @@ impl<'a, W: Write> Writer<'a, W> {
         self.observer.on(Event::Archived { bytes: self.done });
     }
 
-    fn append_hashed(&mut self, piece: &Piece<'_>, contents: &mut dyn Read) -> io::Result<Option<String>> {
+    fn append_hashed(&mut self, piece: &Piece<'_>, contents: &mut Exact<'_>) -> io::Result<blake3::Hash> {
         let (observer, done) = (self.observer, self.done);
-        let mut hashing = Hashing { reader: contents, hasher: blake3::Hasher::new(), observer, done };
-        self.append(piece, &mut hashing)?;
-        Ok(hashing.digest())
+        let hashing = Hashing { reader: contents, hasher: blake3::Hasher::new(), observer, done };
+        let mut contents = BufReader::with_capacity(STRETCH, hashing);
+        self.append(piece, &mut contents)?;
+        Ok(contents.get_ref().hasher.finalize())
     }
 
-    fn append(&mut self, piece: &Piece<'_>, contents: &mut dyn Read) -> io::Result<()> {
+    fn append(&mut self, piece: &Piece<'_>, contents: &mut dyn BufRead) -> io::Result<()> {
         let path = joined(self.root, piece.path);
         let target = match piece.form {
             Form::Hardlink => piece.link.map(|below| joined(self.root, below)),
@@ -445,7 +445,7 @@ impl<'a, W: Write> Writer<'a, W> {
             gid,
             mtime: written_time(mtime),
             link: piece.link.map(Name::new),
-            blake3: told.blake3,
+            blake3: told.blake3.map(|hash| hash.to_hex().to_string()),
             xattrs: xattrs_digest(piece.xattrs),
             capture: told.capture.map(str::to_owned),
             fate: fate.as_str().to_owned(),

@@ -1,7 +1,7 @@
 //! Tar entries: ustar headers, and PAX records for everything that these cannot say.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Write};
 
 use tar::{EntryType, Header};
 
@@ -10,9 +10,6 @@ use crate::entry::{Timestamp, Xattrs};
 
 /// Tar's unit: headers are one block, contents are padded to whole blocks.
 const BLOCK: usize = 512;
-
-/// Bytes of contents that are moved at a time.
-const COPY_BUFFER: usize = 256 * 1024;
 
 /// The largest number in an eleven-digit octal field: sizes and times beyond need a PAX record.
 const OCTAL_11: u64 = 0o777_7777_7777;
@@ -48,13 +45,12 @@ pub(crate) struct Member<'a> {
 pub(crate) struct Tarball<W: Write> {
     out: W,
     names: Names,
-    buffer: Vec<u8>,
 }
 
 impl<W: Write> Tarball<W> {
     /// Begins a stream.
     pub(crate) fn new(out: W) -> Self {
-        Self { out, names: Names::default(), buffer: vec![0; COPY_BUFFER] }
+        Self { out, names: Names::default() }
     }
 
     /// Writes one entry. `contents` must yield exactly [`Member::size`] bytes; see
@@ -62,7 +58,7 @@ impl<W: Write> Tarball<W> {
     ///
     /// # Errors
     /// Those of the sink; those of `contents`, which tear the stream: the run must end then.
-    pub(crate) fn append(&mut self, member: &Member<'_>, contents: &mut dyn Read) -> io::Result<()> {
+    pub(crate) fn append(&mut self, member: &Member<'_>, contents: &mut dyn BufRead) -> io::Result<()> {
         let records = pax_records(member);
         if !records.is_empty() {
             self.append_records(&records)?;
@@ -74,17 +70,17 @@ impl<W: Write> Tarball<W> {
         self.pad(member.size)
     }
 
-    fn copy(&mut self, size: u64, contents: &mut dyn Read) -> io::Result<()> {
+    fn copy(&mut self, size: u64, contents: &mut dyn BufRead) -> io::Result<()> {
         let mut left = size;
         while left > 0 {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-            match contents.read(&mut self.buffer[..wanted])? {
-                0 => return Err(io::Error::other(format!("{left} of {size} promised bytes are missing"))),
-                n => {
-                    self.out.write_all(&self.buffer[..n])?;
-                    left -= n as u64;
-                }
+            let there = contents.fill_buf()?;
+            let taken = usize::try_from(left).unwrap_or(usize::MAX).min(there.len());
+            if taken == 0 {
+                return Err(io::Error::other(format!("{left} of {size} promised bytes are missing")));
             }
+            self.out.write_all(&there[..taken])?;
+            contents.consume(taken);
+            left -= taken as u64;
         }
         Ok(())
     }
@@ -247,6 +243,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     /// Path and PAX records of each entry, as a reader that knows both sees them.
     fn read_back(members: &[Member<'_>]) -> Vec<(Vec<u8>, pax::Records)> {

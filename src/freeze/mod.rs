@@ -231,19 +231,20 @@ impl Frozen {
         Walk::new(&self.bases, &self.nodes)
     }
 
-    /// Hands everything that is held to `taker`, in the order of [`Frozen::walk`], and writes down what became of each
-    /// name.
+    /// Hands everything that is held on, as `hand` walks through it, and writes down what it says became of each name.
     ///
     /// # Errors
-    /// Those of `taker`, which end it.
-    pub(crate) fn hand_on(&mut self, mut taker: impl FnMut(Found<'_>) -> io::Result<Fate>) -> io::Result<()> {
+    /// Those of `hand`.
+    pub(crate) fn hand_on(
+        &mut self,
+        hand: impl for<'a> FnOnce(Walk<'a>, &mut dyn FnMut(Found<'a>, Fate)) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut noted = Vec::new();
-        for found in self.walk() {
-            let fate = taker(found)?;
+        hand(self.walk(), &mut |found, fate| {
             if let Some(entry) = found.entry.filter(|_| fate != Fate::Kept) {
                 noted.push((found.node.root, found.node.path.join(&entry.name), fate));
             }
-        }
+        })?;
         noted.into_iter().for_each(|(root, path, fate)| self.ledger.note(root, path, fate));
         Ok(())
     }

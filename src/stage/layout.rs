@@ -64,12 +64,11 @@ impl<'a> Layout<'a> {
     /// Those of the place where it is laid out, such as a full disk; the cancellation of the run. Trouble with the source
     /// is a fate.
     pub(super) fn of(mut self, frozen: &mut Frozen) -> io::Result<Laid<'a>> {
-        frozen.hand_on(|Found { base, node, entry }| {
-            let above = self.stand.directory(base, node);
-            match entry {
-                None => self.directory(&above, node).map(|()| Fate::Kept),
-                Some(entry) => self.entry(&joined(&above, &entry.name), Place { base, node, entry }),
+        frozen.hand_on(|walk, note| {
+            for found in walk {
+                note(found, self.found(found)?);
             }
+            Ok(())
         })?;
         self.tree.finish()?;
         let Self { stand, tree, live, counts, .. } = self;
@@ -77,6 +76,14 @@ impl<'a> Layout<'a> {
         let differences =
             told.map(|told| Fated { path: stand.origin(&told.path), fate: "different", reason: Some(told.what) });
         Ok(Laid { stand, live, counts, differences: differences.collect() })
+    }
+
+    fn found(&mut self, Found { base, node, entry }: Found<'_>) -> io::Result<Fate> {
+        let above = self.stand.directory(base, node);
+        match entry {
+            None => self.directory(&above, node).map(|()| Fate::Kept),
+            Some(entry) => self.entry(&joined(&above, &entry.name), Place { base, node, entry }),
+        }
     }
 
     fn directory(&mut self, path: &[u8], node: &Node) -> io::Result<()> {
@@ -171,8 +178,7 @@ impl<'a> Layout<'a> {
         let fate = contents.fate.clone();
         let source = match &contents.body {
             Body::Bytes(bytes) => {
-                let length = usize::try_from(contents.size).unwrap_or(usize::MAX).min(bytes.len());
-                self.tree.file(path, meta, &mut &bytes[..length])?;
+                self.tree.file(path, meta, &mut &bytes[..])?;
                 return Ok(fate);
             }
             Body::Own(source, staged) => {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -101,6 +102,12 @@ impl Reader {
         // Advice: nothing depends on its being taken.
         let _advised = kernel::fadvise(&self.file, 0, None, Advice::Sequential);
     }
+
+    /// Asks the kernel to forget so many cached bytes from `offset`, so that what is read next of them comes from the disk.
+    pub(crate) fn forget_cache(&self, offset: u64, length: u64) {
+        // Advice: where it is not taken, reading back proves the page cache, which is what any reader would see.
+        let _advised = kernel::fadvise(&self.file, offset, NonZeroU64::new(length), Advice::DontNeed);
+    }
 }
 
 /// A file that we created and write.
@@ -188,12 +195,6 @@ impl Writer {
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.pass(Verb::Sync)?;
         self.file.sync_all()
-    }
-
-    /// Asks the kernel to forget its cached pages, so that what is read next comes from the disk.
-    pub(crate) fn forget_cache(&self) {
-        // Advice: where it is not taken, reading back proves the page cache, which is what any reader would see.
-        let _advised = kernel::fadvise(&self.file, 0, None, Advice::DontNeed);
     }
 
     /// The open file, for locking.

@@ -9,7 +9,6 @@ use xz2::bufread::XzDecoder;
 use xz2::stream::{CONCATENATED, Stream, TELL_UNSUPPORTED_CHECK};
 
 use super::Codec;
-use super::encoder::ZSTD_WINDOW_LOG;
 
 /// What the compressed formats begin with.
 const MAGICS: [(&[u8], Codec); 3] = [
@@ -25,8 +24,11 @@ const LONGEST_MAGIC: u64 = 6;
 const READ_AHEAD: usize = 128 << 10;
 
 /// The most that reading an xz stream may take, in bytes: twice what `xz -9` asks for, and the same
-/// as the zstd window.
+/// as the largest zstd window.
 const XZ_MEMORY: u64 = 128 << 20;
+
+/// log2 of the largest zstd window that is read: 128 MiB, the most that a stock decoder takes without being told to.
+const ZSTD_MOST_WINDOW_LOG: u32 = 27;
 
 /// Decompresses what it reads from a source, to the very end of it.
 ///
@@ -137,7 +139,7 @@ fn sniff(start: &[u8]) -> io::Result<Codec> {
 
 fn zstd_decoder<R: Read>(input: Input<R>) -> io::Result<zstd::stream::read::Decoder<'static, Input<R>>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+    decoder.window_log_max(ZSTD_MOST_WINDOW_LOG)?;
     Ok(decoder)
 }
 

@@ -1,0 +1,73 @@
+//! The proof of an archive, in a thread of its own that follows the writing.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, Scope, ScopedJoinHandle};
+
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::output::ReadBack;
+use crate::verify::{Proof, prove};
+
+/// Whether everything is written: only then the reading back is what is left to be told of.
+#[derive(Default)]
+pub(super) struct Sealed(AtomicBool);
+
+/// A proof under way.
+pub(super) struct Prover<'scope> {
+    thread: ScopedJoinHandle<'scope, Result<Proof>>,
+    sealed: &'scope Sealed,
+}
+
+impl<'scope> Prover<'scope> {
+    /// Begins to prove what is read back.
+    ///
+    /// # Errors
+    /// A thread that cannot be started.
+    pub(super) fn start(
+        scope: &'scope Scope<'scope, '_>,
+        back: ReadBack,
+        sealed: &'scope Sealed,
+        observer: &'scope dyn Observer,
+    ) -> Result<Self> {
+        let watched = Watched { inner: back, read: 0, sealed, observer };
+        let thread = thread::Builder::new()
+            .name("prover".to_owned())
+            .spawn_scoped(scope, move || prove(watched))
+            .map_err(|error| Error::failed("start a thread", "prover", error))?;
+        Ok(Self { thread, sealed })
+    }
+
+    /// Everything is written: waits for the end of the proof.
+    ///
+    /// # Errors
+    /// What is wrong with the archive; that it is another one than was written, by its inventory.
+    pub(super) fn conclude(self, inventory: &str, entries: Option<u64>) -> Result<()> {
+        self.sealed.0.store(true, Relaxed);
+        let unproven = |what: &str| Error::Unproven(format!("the archive is not proven: {what}"));
+        let proof = self.thread.join().unwrap_or_else(|_| Err(unproven("its proof broke off")))?;
+        if proof.inventory == inventory && Some(proof.entries) == entries {
+            return Ok(());
+        }
+        Err(unproven("its inventory is not the one that was written"))
+    }
+}
+
+/// Tells the observer how far the reading back is.
+struct Watched<'a> {
+    inner: ReadBack,
+    read: u64,
+    sealed: &'a Sealed,
+    observer: &'a dyn Observer,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.read += n as u64;
+        if self.sealed.0.load(Relaxed) {
+            self.observer.on(Event::ReadBack { bytes: self.read });
+        }
+        Ok(n)
+    }
+}
