@@ -16,7 +16,9 @@ fn its_own_test_holds() {
 
 #[test]
 fn a_wrong_option_is_told_before_anything_is_done() {
-    for words in [&["--pairs", "0"][..], &["--peers", "rsync"], &["--cases", "tiny"], &["--frobnicate"]] {
+    let peers = [&["--pairs", "0"][..], &["--peers", "rsync"], &["--cases", "tiny"], &["--frobnicate"]];
+    let owner = [&["--owner", "tiny"][..], &["--scale", "10,x"]];
+    for words in peers.into_iter().chain(owner) {
         let output = bench_peers(words);
         assert_eq!(output.status.code(), Some(2), "{words:?}");
         let said = String::from_utf8_lossy(&output.stderr);
