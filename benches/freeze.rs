@@ -1,27 +1,39 @@
-//! The freeze against `cp -al` of the same tree, and the memory of a whole backup.
+//! The freeze against `cp -al` of the same tree and against the bare system calls, and the memory of a whole backup.
 //!
-//! In turns, so that whatever else the machine does meets both: `cp -al` of the state directory and
-//! [`clawsnap::rehearse`] of it, which freezes and lets go again. What each leaves behind is removed, and the disk
-//! synced, outside of the timing. The verdict is the median of the ratios of these pairs. The exit code tells only
-//! whether it could be measured, never how fast it was.
+//! In turns, so that whatever else the machine does meets all: `cp -al` of the state directory; [`clawsnap::rehearse`]
+//! of it, which freezes and lets go again; and a bare loop of `linkat` and `statx` over its sessions, with as many
+//! threads as the freeze has, into directories as small as those of the freeze. The names of that loop are listed and
+//! sorted beforehand. What each leaves behind is removed, and the disk synced, outside of the timing. The quiet round
+//! is the last check of the freeze, which found nothing that had moved. The verdicts are the medians of the ratios of
+//! these turns. The exit code tells only whether it could be measured, never how fast it was.
 //!
 //!     CLAWSNAP_BENCH_FILES   sessions in a tree (100,000)
-//!     CLAWSNAP_BENCH_PAIRS   pairs for each tree (7)
+//!     CLAWSNAP_BENCH_PAIRS   turns for each tree (7)
 //!     CLAWSNAP_BENCH_DIR     where the trees are made (the directory for temporary files)
 //!
 //! `cargo test --benches` runs it small, as a test of itself.
 
+#[path = "common/bare.rs"]
+mod bare;
+#[allow(dead_code, reason = "each bench takes what it needs")]
+mod common;
+
+use std::cell::RefCell;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use clawsnap::event::{Event, Observer};
 use clawsnap::gate::{CancelFlag, Gate};
 use clawsnap::plan::{Environment, Request};
 use clawsnap::report::{Consistency, Outcome, Report};
 use clawsnap::{Create, Output, create, freeze, rehearse};
+
+use common::{Result, SEED, Scale, head, in_turns, load, next, ratios, run, seconds, sync, verdict};
 
 /// Set for the child process that makes a whole backup: its memory is its own.
 const CHILD: &str = "CLAWSNAP_BENCH_STATE";
@@ -32,54 +44,37 @@ const MEMORY_LIMIT: u64 = 200_000_000;
 /// A session that nobody writes any more: its last record is two hours old.
 const AGE: Duration = Duration::from_secs(2 * 3_600);
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
 fn main() -> ExitCode {
     let outcome = match std::env::var_os(CHILD) {
         Some(state) => back_up(Path::new(&state)),
-        None => bench(&Scale::of_process()),
+        None => bench(&Scale::of_process("FILES", (100_000, 7), (400, 1))),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("freeze: could not measure: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::ended("freeze", outcome)
 }
 
-/// How much is measured, and where.
-struct Scale {
-    files: usize,
-    pairs: usize,
-    dir: PathBuf,
-}
-
-impl Scale {
-    fn of_process() -> Self {
-        // Cargo says `--bench` only where it is meant.
-        let (files, pairs) = if std::env::args().any(|arg| arg == "--bench") { (100_000, 7) } else { (400, 1) };
-        let number = |name: &str, usual| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
-        Self {
-            files: number("CLAWSNAP_BENCH_FILES", files).max(1),
-            pairs: number("CLAWSNAP_BENCH_PAIRS", pairs).max(1),
-            dir: std::env::var_os("CLAWSNAP_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
-        }
-    }
+/// The ratios of one tree, as medians.
+struct Ratios {
+    to_copy: f64,
+    to_bare: f64,
+    quiet_to_bare: f64,
 }
 
 fn bench(scale: &Scale) -> Result<()> {
-    let work = tempfile::Builder::new().prefix("clawsnap-bench-").tempdir_in(&scale.dir)?;
-    println!("{} sessions, {} pairs, load {}", scale.files, scale.pairs, load());
-    println!("{:<22}{:>11}{:>11}{:>11}", "", "median", "least", "most");
-    let mut ratios = Vec::new();
+    let work = scale.workplace()?;
+    println!("{} sessions, {} turns, load {}", scale.size, scale.pairs, load());
+    head("");
+    let mut all = Vec::new();
     for (title, agents) in [("four directories", 4), ("one directory", 1)] {
         let state = work.path().join(format!("state-{agents}"));
-        make_state(&state, agents, scale.files)?;
-        let pairs = measure(work.path(), &state, scale)?;
-        ratios.push(tell(title, &pairs));
+        make_state(&state, agents, scale.size)?;
+        println!("{title}");
+        all.push(measure(work.path(), &state, agents, scale)?);
     }
-    verdict("freeze no longer than cp -al", ratios.iter().all(|ratio| *ratio <= 1.0));
+    let [many, one] = [&all[0], &all[1]];
+    verdict("freeze of four directories at most 0.7 of cp -al", many.to_copy <= 0.7);
+    verdict("freeze of one directory no longer than cp -al", one.to_copy <= 1.0);
+    verdict("freeze at most 1.25 of the bare loop", all.iter().all(|ratios| ratios.to_bare <= 1.25));
+    verdict("quiet round at most 0.15 of the bare loop", all.iter().all(|ratios| ratios.quiet_to_bare <= 0.15));
     let peak = peak_of_backup(&work.path().join("state-4"))?;
     println!("peak memory of a backup: {:.0} MB", peak as f64 / 1e6);
     verdict("peak memory below 200 MB", peak < MEMORY_LIMIT);
@@ -87,99 +82,76 @@ fn bench(scale: &Scale) -> Result<()> {
     Ok(())
 }
 
-fn verdict(claim: &str, held: bool) {
-    println!("claim: {claim}: {}", if held { "held" } else { "MISSED" });
+fn measure(work: &Path, state: &Path, agents: usize, scale: &Scale) -> Result<Ratios> {
+    let dirs: Vec<PathBuf> = (0..agents).map(|agent| sessions(state, agent)).collect();
+    let names = bare::Names::list(&dirs)?;
+    let quiet = RefCell::new(Vec::new());
+    let freeze = || {
+        let (took, last) = time_freeze(state, scale.size as u64)?;
+        quiet.borrow_mut().push(last);
+        Ok(took)
+    };
+    let bare = || time_beside(&work.join("links"), |links| names.link(links));
+    let [copy, freeze, bare] =
+        in_turns(scale.pairs, [&|| time_beside(&work.join("copy"), |copy| time_copy(state, copy)), &freeze, &bare])?;
+    let quiet = quiet.into_inner().split_off(1);
+    seconds("cp -al", &copy);
+    seconds("freeze", &freeze);
+    seconds("linkat and statx", &bare);
+    seconds("quiet round", &quiet);
+    Ok(Ratios {
+        to_copy: ratios("freeze / cp -al", &freeze, &copy),
+        to_bare: ratios("freeze / bare", &freeze, &bare),
+        quiet_to_bare: ratios("quiet round / bare", &quiet, &bare),
+    })
 }
 
-/// The load averages: what else the machine does belongs to the figures.
-fn load() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
-}
-
-/// Times of one pair.
-#[derive(Clone, Copy)]
-struct Pair {
-    copy: Duration,
-    freeze: Duration,
-}
-
-/// The first pair only warms the caches. Who goes first alternates, as the second finds a disk that the first used.
-fn measure(work: &Path, state: &Path, scale: &Scale) -> Result<Vec<Pair>> {
-    let links = scale.files as u64;
-    let mut pairs = Vec::new();
-    for turn in 0..=scale.pairs {
-        let pair = if turn % 2 == 0 {
-            let copy = time_copy(work, state)?;
-            Pair { copy, freeze: time_freeze(state, links)? }
-        } else {
-            let freeze = time_freeze(state, links)?;
-            Pair { copy: time_copy(work, state)?, freeze }
-        };
-        pairs.push(pair);
-    }
-    Ok(pairs.split_off(1))
-}
-
-fn time_copy(work: &Path, state: &Path) -> Result<Duration> {
-    let copy = work.join("copy");
+/// What it takes to make `at`, which is removed again.
+fn time_beside(at: &Path, make: impl FnOnce(&Path) -> Result<Duration>) -> Result<Duration> {
     sync()?;
-    let begun = Instant::now();
-    let status = Command::new("cp").arg("-al").args([state, &copy]).status()?;
-    let took = begun.elapsed();
-    if !status.success() {
-        return Err(format!("cp -al ended with {status}").into());
-    }
-    fs::remove_dir_all(&copy)?;
+    let took = make(at)?;
+    fs::remove_dir_all(at)?;
     sync()?;
     Ok(took)
 }
 
-/// The freeze alone, as its report tells it; letting go again is not part of it, as removing the copy is not.
-fn time_freeze(state: &Path, links: u64) -> Result<Duration> {
+fn time_copy(state: &Path, copy: &Path) -> Result<Duration> {
+    let begun = Instant::now();
+    run(Command::new("cp").arg("-al").args([state, copy]))?;
+    Ok(begun.elapsed())
+}
+
+/// Microseconds of the last check, as an event tells them.
+#[derive(Default)]
+struct Quiet(AtomicU64);
+
+impl Observer for Quiet {
+    fn on(&self, event: Event) {
+        if let Event::Settled { microseconds } = event {
+            self.0.store(microseconds, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The freeze alone, as its report tells it, and its last round; letting go again is not part of it, as removing the
+/// copy is not.
+fn time_freeze(state: &Path, links: u64) -> Result<(Duration, Duration)> {
+    let quiet = Quiet::default();
     sync()?;
-    let report = rehearse(&request(state), &freeze::Options::default(), &gate(), &());
+    let report = rehearse(&request(state), &freeze::Options::default(), &gate(), &quiet);
     sync()?;
     let linked = report.captures.get("link").copied().unwrap_or(0);
     match (report.outcome, report.consistent) {
-        (Outcome::Complete, Some(Consistency::Instant)) if linked == links => {
-            Ok(Duration::from_micros(report.freeze_microseconds))
-        }
+        (Outcome::Complete, Some(Consistency::Instant)) if linked == links => Ok((
+            Duration::from_micros(report.freeze_microseconds),
+            Duration::from_micros(quiet.0.load(Ordering::Relaxed)),
+        )),
         _ => Err(format!("{linked} of {links} sessions were linked: {}", told(&report)).into()),
     }
 }
 
 fn told(report: &Report) -> String {
     serde_json::to_string(report).unwrap_or_else(|error| error.to_string())
-}
-
-fn sync() -> io::Result<()> {
-    let status = Command::new("sync").status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("sync ended with {status}"))) }
-}
-
-/// Prints what one tree took, and returns the median ratio.
-fn tell(title: &str, pairs: &[Pair]) -> f64 {
-    let column = |of: fn(&Pair) -> f64| -> Vec<f64> {
-        let mut column: Vec<f64> = pairs.iter().map(of).collect();
-        column.sort_by(f64::total_cmp);
-        column
-    };
-    let row = |name: &str, sorted: &[f64], unit: &str| {
-        let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-        println!("  {name:<20}{:>9.3}{unit}{least:>9.3}{unit}{most:>9.3}{unit}", median(sorted));
-    };
-    println!("{title}");
-    row("cp -al", &column(|pair| pair.copy.as_secs_f64()), " s");
-    row("freeze", &column(|pair| pair.freeze.as_secs_f64()), " s");
-    let ratios = column(|pair| pair.freeze.as_secs_f64() / pair.copy.as_secs_f64());
-    row("freeze / cp -al", &ratios, "  ");
-    median(&ratios)
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { sorted[middle - 1].midpoint(sorted[middle]) }
 }
 
 /// A state directory whose sessions are dealt out to `agents` directories.
@@ -190,7 +162,7 @@ fn make_state(state: &Path, agents: usize, files: usize) -> io::Result<()> {
     }
     fs::write(state.join("openclaw.json"), "{}\n")?;
     // Names as random as those of real sessions: no directory index meets them in order.
-    let mut seed = 0x9e37_79b9_7f4a_7c15;
+    let mut seed = SEED;
     for number in 0..files {
         let id = uuid(&mut seed);
         let mut file = File::create_new(sessions(state, number % agents).join(format!("{id}.jsonl")))?;
@@ -217,14 +189,6 @@ fn session(id: &str, number: usize) -> String {
 fn uuid(seed: &mut u64) -> String {
     let (a, b) = (next(seed), next(seed));
     format!("{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}", a >> 32, a >> 16 & 0xffff, a & 0xfff, b >> 48, b & 0xffff_ffff_ffff)
-}
-
-/// xorshift64.
-fn next(seed: &mut u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed
 }
 
 fn request(state: &Path) -> Request {

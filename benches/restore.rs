@@ -12,11 +12,16 @@
 //!
 //! `cargo test --benches` runs it small, as a test of itself.
 
+#[allow(dead_code, reason = "each bench takes what it needs")]
+mod common;
+
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime};
+
+use common::{Result, SEED, Scale, Timed, head, in_turns, load, next, ratios, run, seconds};
 
 /// The program that is measured.
 const CLAWSNAP: &str = env!("CARGO_BIN_EXE_clawsnap");
@@ -24,36 +29,8 @@ const CLAWSNAP: &str = env!("CARGO_BIN_EXE_clawsnap");
 /// Sessions that nobody writes any more.
 const AGE: Duration = Duration::from_secs(2 * 3_600);
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
 fn main() -> ExitCode {
-    match bench(&Scale::of_process()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("restore: could not measure: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// How much is measured, and where.
-struct Scale {
-    files: usize,
-    pairs: usize,
-    dir: PathBuf,
-}
-
-impl Scale {
-    fn of_process() -> Self {
-        // Cargo says `--bench` only where it is meant.
-        let (files, pairs) = if std::env::args().any(|arg| arg == "--bench") { (100_000, 5) } else { (400, 1) };
-        let number = |name: &str, usual| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
-        Self {
-            files: number("CLAWSNAP_BENCH_FILES", files).max(1),
-            pairs: number("CLAWSNAP_BENCH_PAIRS", pairs).max(1),
-            dir: std::env::var_os("CLAWSNAP_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
-        }
-    }
+    common::ended("restore", bench(&Scale::of_process("FILES", (100_000, 5), (400, 1))))
 }
 
 /// An archive, and one session in it.
@@ -107,9 +84,9 @@ impl Scene {
 fn bench(scale: &Scale) -> Result<()> {
     let scene = prepared(scale)?;
     let size = fs::metadata(scene.archive())?.len();
-    println!("{} sessions, {} pairs, load {}", scale.files, scale.pairs, load());
+    println!("{} sessions, {} pairs, load {}", scale.size, scale.pairs, load());
     println!("an archive of {:.0} MB", size as f64 / 1e6);
-    println!("{:<24}{:>11}{:>11}{:>11}", "", "median", "least", "most");
+    head("");
     for (title, members, patterns) in
         [("everything", vec![], vec![]), ("one session", vec![scene.member.as_str()], vec![scene.id[..8].to_owned()])]
     {
@@ -120,7 +97,7 @@ fn bench(scale: &Scale) -> Result<()> {
         {
             let tar = || scene.tar(&members, tar_waits);
             let restore = || scene.restore(&patterns, restore_waits);
-            let ratio = tell(&format!("{title}, {how}"), &measure(scale.pairs, &tar, &restore)?);
+            let ratio = compare(&format!("{title}, {how}"), scale.pairs, &tar, &restore)?;
             held.push(format!("{how}: {}", if ratio <= 1.0 { "held" } else { "MISSED" }));
         }
         println!("claim: {title} no slower than tar: {}", held.join(", "));
@@ -129,62 +106,13 @@ fn bench(scale: &Scale) -> Result<()> {
     Ok(())
 }
 
-/// The load averages: what else the machine does belongs to the figures.
-fn load() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
-}
-
-/// Times of tar and of `restore`. The first pair only warms the caches. Who goes first alternates, as the second finds a
-/// disk that the first used.
-type Pair = (Duration, Duration);
-
-fn measure(
-    pairs: usize,
-    tar: &dyn Fn() -> Result<Duration>,
-    restore: &dyn Fn() -> Result<Duration>,
-) -> Result<Vec<Pair>> {
-    let mut measured = Vec::new();
-    for turn in 0..=pairs {
-        let pair = if turn % 2 == 0 {
-            let tar = tar()?;
-            (tar, restore()?)
-        } else {
-            let restore = restore()?;
-            (tar()?, restore)
-        };
-        measured.push(pair);
-    }
-    Ok(measured.split_off(1))
-}
-
 /// Prints what it took, and returns the median ratio.
-fn tell(title: &str, pairs: &[Pair]) -> f64 {
-    let column = |of: fn(&Pair) -> f64| -> Vec<f64> {
-        let mut column: Vec<f64> = pairs.iter().map(of).collect();
-        column.sort_by(f64::total_cmp);
-        column
-    };
-    let row = |name: &str, sorted: &[f64], unit: &str| {
-        let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-        println!("  {name:<22}{:>9.3}{unit}{least:>9.3}{unit}{most:>9.3}{unit}", median(sorted));
-    };
+fn compare(title: &str, pairs: usize, tar: Timed<'_>, restore: Timed<'_>) -> Result<f64> {
+    let [tar, restore] = in_turns(pairs, [tar, restore])?;
     println!("{title}");
-    row("tar --zstd -x", &column(|(tar, _)| tar.as_secs_f64()), " s");
-    row("clawsnap restore", &column(|(_, restore)| restore.as_secs_f64()), " s");
-    let ratios = column(|(tar, restore)| restore.as_secs_f64() / tar.as_secs_f64());
-    row("restore / tar", &ratios, "  ");
-    median(&ratios)
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { sorted[middle - 1].midpoint(sorted[middle]) }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?} ended with {status}").into()) }
+    seconds("tar --zstd -x", &tar);
+    seconds("clawsnap restore", &restore);
+    Ok(ratios("restore / tar", &restore, &tar))
 }
 
 fn files_below(top: &Path) -> io::Result<usize> {
@@ -198,9 +126,9 @@ fn files_below(top: &Path) -> io::Result<usize> {
 
 /// A state directory, and an archive of it.
 fn prepared(scale: &Scale) -> Result<Scene> {
-    let work = tempfile::Builder::new().prefix("clawsnap-bench-").tempdir_in(&scale.dir)?;
+    let work = scale.workplace()?;
     let state = work.path().join("state");
-    let id = make_state(&state, scale.files)?;
+    let id = make_state(&state, scale.size)?;
     let mut scene = Scene { work, id, member: String::new() };
     run(Command::new(CLAWSNAP).args(["create", "-q"]).arg(&state).arg("--output").arg(scene.archive()))?;
     fs::remove_dir_all(&state)?;
@@ -215,7 +143,7 @@ fn make_state(state: &Path, files: usize) -> io::Result<String> {
     let modified = SystemTime::now() - AGE;
     let sessions = |number: usize| state.join(format!("agents/agent-{}/sessions", number % 4));
     (0..4).try_for_each(|number| fs::create_dir_all(sessions(number)))?;
-    let mut seed = 0x9e37_79b9_7f4a_7c15;
+    let mut seed = SEED;
     let mut chosen = String::new();
     for number in 0..files {
         // Names as random as those of real sessions: no directory index meets them in order.
@@ -251,12 +179,4 @@ fn session(id: &str, seed: &mut u64) -> String {
         text.push_str("\"}\n");
     }
     text
-}
-
-/// xorshift64.
-fn next(seed: &mut u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed
 }

@@ -14,6 +14,9 @@
 //!
 //! `cargo test --benches` runs it small, as a test of itself.
 
+#[allow(dead_code, reason = "each bench takes what it needs")]
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -31,6 +34,8 @@ use clawsnap::report::{Consistency, Outcome, Report};
 use clawsnap::{Create, Output, create};
 use rusqlite::Connection;
 
+use common::{Result, Scale, load, number};
+
 /// Set for the child process that owns the databases.
 const OWNER: &str = "CLAWSNAP_BENCH_OWNER";
 
@@ -42,69 +47,33 @@ const PACE: Duration = Duration::from_millis(5);
 /// How long the owner waits for a lock before it gives up, and with it the bench.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
 /// How long a commit took, or nothing for another write; or why it failed.
 type Written = std::result::Result<String, String>;
 
 fn main() -> ExitCode {
     let outcome = match std::env::var_os(OWNER) {
         Some(state) => own(Path::new(&state)),
-        None => bench(&Scale::of_process()),
+        None => bench(&Scale::of_process("MEGABYTES", (10, 7), (1, 1))),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("sqlite: could not measure: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// How much is measured, and where.
-struct Scale {
-    megabytes: u64,
-    pairs: u64,
-    period: Duration,
-    dir: PathBuf,
-}
-
-impl Scale {
-    fn of_process() -> Self {
-        // Cargo says `--bench` only where it is meant.
-        let bench = std::env::args().any(|arg| arg == "--bench");
-        let (megabytes, pairs, seconds) = if bench { (10, 7, 5) } else { (1, 1, 1) };
-        let number = |name: &str, usual| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
-        Self {
-            megabytes: number("CLAWSNAP_BENCH_MEGABYTES", megabytes).max(1),
-            pairs: number("CLAWSNAP_BENCH_PAIRS", pairs).max(1),
-            period: Duration::from_secs(number("CLAWSNAP_BENCH_SECONDS", seconds).max(1)),
-            dir: std::env::var_os("CLAWSNAP_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
-        }
-    }
+    common::ended("sqlite", outcome)
 }
 
 fn bench(scale: &Scale) -> Result<()> {
-    let work = tempfile::Builder::new().prefix("clawsnap-bench-").tempdir_in(&scale.dir)?;
-    let Scale { megabytes, pairs, period, .. } = scale;
+    let work = scale.workplace()?;
+    let Scale { size: megabytes, pairs, .. } = scale;
+    let period = Duration::from_secs(number("SECONDS", 5, 1) as u64);
     println!("{DATABASES} databases of {megabytes} MB, {pairs} pairs of {period:?} each, load {}", load());
     println!("{:<24}{:>12}{:>12}{:>12}", "commits of the owner", "median", "p99", "max");
     for mode in ["WAL", "DELETE"] {
         let state = work.path().join(mode);
         make_state(&state, mode, *megabytes)?;
         let mut owner = Owner::start(&state)?;
-        let measured = measure(&state, &mut owner, scale)?;
+        let measured = measure(&state, &mut owner, *pairs, period)?;
         owner.stop()?;
         tell(mode, &measured);
     }
     println!("load at the end: {}", load());
     Ok(())
-}
-
-/// The load averages: what else the machine does belongs to the figures.
-fn load() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 /// What was measured with one kind of journal: how long commits took, in milliseconds, and what backups reported.
@@ -117,12 +86,12 @@ struct Measured {
 }
 
 /// The first pair only warms the caches. Who goes first alternates, as each finds a disk that the other used.
-fn measure(state: &Path, owner: &mut Owner, scale: &Scale) -> Result<Measured> {
+fn measure(state: &Path, owner: &mut Owner, pairs: usize, period: Duration) -> Result<Measured> {
     let mut measured = Measured::default();
-    for turn in 0..=scale.pairs {
-        let quiet_first = if turn % 2 == 0 { Some(quiet_period(owner, scale.period)?) } else { None };
-        let (busy, reports) = busy_period(state, owner, scale.period)?;
-        let quiet = quiet_first.map_or_else(|| quiet_period(owner, scale.period), Ok)?;
+    for turn in 0..=pairs {
+        let quiet_first = if turn % 2 == 0 { Some(quiet_period(owner, period)?) } else { None };
+        let (busy, reports) = busy_period(state, owner, period)?;
+        let quiet = quiet_first.map_or_else(|| quiet_period(owner, period), Ok)?;
         if turn > 0 {
             measured.ratios.push(percentile(&busy, 0.99) / percentile(&quiet, 0.99));
             measured.quiet.extend(quiet);
@@ -273,7 +242,7 @@ fn at_pace<E: ToString>(sender: &Sender<Written>, mut write: impl FnMut(u64) -> 
     }
 }
 
-fn make_state(state: &Path, mode: &str, megabytes: u64) -> Result<()> {
+fn make_state(state: &Path, mode: &str, megabytes: usize) -> Result<()> {
     fs::create_dir_all(state.join("memory"))?;
     fs::create_dir_all(session(state).parent().unwrap_or(state))?;
     fs::write(state.join("openclaw.json"), "{}\n")?;

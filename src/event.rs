@@ -23,6 +23,11 @@ pub enum Event {
         /// Directories that moved in it.
         restless: u64,
     },
+    /// The tree rests: the last check of all of it found nothing that had moved.
+    Settled {
+        /// How long that check took, the pinning of databases included.
+        microseconds: u64,
+    },
     /// The freeze is over; the databases that it pinned are being copied.
     Copying {
         /// So many are done.

@@ -32,6 +32,8 @@
 //! tests play races for real.
 
 pub mod archive;
+#[doc(hidden)]
+pub mod benching;
 pub mod command;
 mod create;
 pub mod entry;

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["plan", "output", "tree", "command"],
     &["freeze", "lock"],
     &["archive"],
-    &["verify", "seen"],
+    &["verify", "seen", "benching"],
     &["shelf"],
     &["prune", "status"],
     &["create", "list"],

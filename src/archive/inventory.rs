@@ -129,6 +129,16 @@ impl Seen<'_> {
 }
 
 impl Line {
+    /// The inventory of `lines` alone.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn inventory(lines: &[Line]) -> io::Result<Inventory> {
+        let mut spool = Spool::new()?;
+        lines.iter().try_for_each(|line| spool.add(line))?;
+        spool.finish()
+    }
+
     /// The digest of what a reader of the archive should have seen; `None` if a name is no name.
     pub(crate) fn facts(&self) -> Option<Facts> {
         let path = self.path.bytes()?;

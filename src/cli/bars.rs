@@ -136,7 +136,7 @@ impl Observer for Bars {
             Event::Proven => self.seen.proven.store(true, Relaxed),
             Event::Archived { bytes } | Event::ReadBack { bytes } => self.line.set_position(bytes),
             Event::Handed => self.end(),
-            Event::Published => {}
+            Event::Settled { .. } | Event::Published => {}
         }
     }
 }

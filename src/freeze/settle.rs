@@ -107,10 +107,13 @@ impl Freezer<'_> {
         let mut rounds = 1;
         loop {
             // Databases first: where no instant is found, what is listed after them holds what their rows speak of.
+            let begun = Instant::now();
             let (moment, restless) = self.settings.databases.pin()?;
             let mut check = self.check(&order)?;
             check.restless.extend(restless);
             if check.is_clean() || self.ablation == Some(Ablation::Settle) {
+                let microseconds = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.observer.on(Event::Settled { microseconds });
                 return Ok(Settled { rest: Rest::Instant(moment), rounds });
             }
             if Instant::now() >= deadline || rounds >= MOST_ROUNDS {
