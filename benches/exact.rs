@@ -70,8 +70,8 @@ fn compare(dir: &Path, names: &[String], length: usize, turns: usize) -> Result<
     seconds("exact", &exact);
     seconds("plain", &plain);
     let all = (names.len() * length) as f64;
-    row("exact", exact.iter().map(|took| all / took.as_secs_f64() / 1e9), "GB/s");
-    row("exact, each file", exact.iter().map(|took| took.as_secs_f64() * 1e6 / names.len() as f64), "us");
+    row("exact, bytes", exact.iter().map(|took| all / took.as_secs_f64() / 1e9), "GB/s");
+    row("exact, each file", exact.iter().map(|took| took.as_secs_f64() * 1e3 / names.len() as f64), "ms");
     Ok(ratios("exact / plain", &exact, &plain))
 }
 

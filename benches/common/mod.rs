@@ -95,7 +95,7 @@ pub(crate) fn in_turns<const N: usize>(turns: usize, rivals: [Timed<'_>; N]) -> 
 
 /// The head of the table that [`row`] prints.
 pub(crate) fn head(title: &str) {
-    println!("{title:<24}{:>11}{:>11}{:>11}", "median", "least", "most");
+    println!("{title:<24}{:>10}{:>15}{:>15}", "median", "least", "most");
 }
 
 /// Prints the median, the least and the most, and returns the median.
@@ -103,7 +103,7 @@ pub(crate) fn row(name: &str, values: impl IntoIterator<Item = f64>, unit: &str)
     let mut sorted: Vec<f64> = values.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
     let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-    println!("  {name:<22}{:>8.3} {unit:<2}{least:>8.3} {unit:<2}{most:>8.3} {unit:<2}", median(&sorted));
+    println!("  {name:<22}{:>10.3} {unit:<4}{least:>10.3} {unit:<4}{most:>10.3} {unit}", median(&sorted));
     median(&sorted)
 }
 
