@@ -66,6 +66,20 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// Sorts by name. The first bytes of a name mostly decide: they are sorted by themselves, and each item moves once.
+pub(crate) fn sort_by_name<T>(items: &mut [T], name: impl Fn(&T) -> &[u8]) {
+    let start = |item: &T| {
+        let (name, mut bytes) = (name(item), [0; 16]);
+        let length = name.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&name[..length]);
+        u128::from_be_bytes(bytes)
+    };
+    items.sort_by_cached_key(start);
+    for alike in items.chunk_by_mut(|a, b| start(a) == start(b)).filter(|alike| alike.len() > 1) {
+        alike.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+    }
+}
+
 /// Compares two paths component by component, so that a directory comes right before what it holds.
 pub fn walk_order(a: &[u8], b: &[u8]) -> Ordering {
     a.split(|&c| c == b'/').cmp(b.split(|&c| c == b'/'))
@@ -156,6 +170,17 @@ pub(crate) fn quoted(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_sorted_as_bytes_are_however_much_they_begin_alike() {
+        let alike = "a-name-that-is-longer-than-what-is-sorted-first-";
+        let mut names = vec![format!("{alike}2"), "b".into(), format!("{alike}10"), "a".into(), alike.into()];
+        names.extend(["a-name-that-is-l", "a-name-that-is", "\u{1}", "ü", ""].map(str::to_owned));
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        sort_by_name(&mut names, |name| name.as_bytes());
+        assert_eq!(names, sorted);
+    }
 
     #[test]
     fn a_directory_sorts_right_before_what_it_holds() {

@@ -234,21 +234,22 @@ impl Capturer<'_> {
     /// Look after you hold: what the link is bound to is what was frozen, whatever the name was bound to before.
     fn link(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
         let staging = self.staging()?;
-        let place = staging.place(self.worker).by(Verb::Create)?;
-        staging.link(self.dir, found.name, place).by(Verb::Link)?;
-        let looked = staging.stat(place).by(Verb::Stat);
-        let held = match looked {
+        let berth = staging.berth(self.worker).by(Verb::Create)?;
+        berth.link(self.dir, found.name).by(Verb::Link)?;
+        let held = match berth.stat().by(Verb::Stat) {
             Ok(held) if held.same_contents(&found.stat) => held,
             other => {
-                staging.give_up(place);
+                staging.give_up(berth.staged);
                 return other.map(|_| None);
             }
         };
         let stat = Stat { nlink: held.nlink - 1, ctime: found.stat.ctime, ..held };
-        match self.fingerprint(found, || staging.open(place).map(Arc::new)) {
-            Ok(Some(fingerprint)) => Ok(Some(Entry { fingerprint, ..entry(stat, Held::Link(place), found.marks) })),
+        match self.fingerprint(found, || berth.open().map(Arc::new)) {
+            Ok(Some(fingerprint)) => {
+                Ok(Some(Entry { fingerprint, ..entry(stat, Held::Link(berth.staged), found.marks) }))
+            }
             other => {
-                staging.give_up(place);
+                staging.give_up(berth.staged);
                 other.map(|_| None)
             }
         }

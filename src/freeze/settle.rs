@@ -25,7 +25,7 @@ use crate::entry::{Stamp, Timestamp};
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::gate::Verb;
-use crate::relpath::RelPath;
+use crate::relpath::{RelPath, sort_by_name};
 use crate::sys::Dir;
 
 /// Rounds after which a tree that keeps moving is not asked any more, however much time is left.
@@ -139,7 +139,7 @@ impl Freezer<'_> {
         let first_new = self.sorted.swap(nodes.len(), std::sync::atomic::Ordering::Relaxed);
         let new = first_new..nodes.len();
         for at in sort.into_iter().map(|id| id as usize).chain(new) {
-            nodes[at].entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            sort_by_name(&mut nodes[at].entries, |entry| &entry.name);
         }
         Ok(())
     }

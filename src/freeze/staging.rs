@@ -46,10 +46,35 @@ impl Staged {
     }
 }
 
+/// A fresh place in staging, and its directory held open: a name is linked and looked at there without a path.
+pub(crate) struct Berth {
+    /// The place.
+    pub(crate) staged: Staged,
+    shard: Arc<Dir>,
+    name: String,
+}
+
+impl Berth {
+    /// Links `name` in `from` to this place.
+    pub(crate) fn link(&self, from: &Dir, name: &[u8]) -> io::Result<()> {
+        from.link(name, &self.shard, self.name.as_bytes())
+    }
+
+    /// What is at this place.
+    pub(crate) fn stat(&self) -> io::Result<Stat> {
+        self.shard.stat(self.name.as_bytes())
+    }
+
+    /// Opens what is at this place for reading.
+    pub(crate) fn open(&self) -> io::Result<sys::Reader> {
+        self.shard.open_file(self.name.as_bytes())
+    }
+}
+
 /// The shard that one worker fills: two that link into one directory wait for each other.
-#[derive(Default)]
 struct Slot {
-    shard: u32,
+    number: u32,
+    shard: Arc<Dir>,
     used: u32,
 }
 
@@ -59,7 +84,7 @@ pub(crate) struct Staging {
     dir: Dir,
     /// The same, for what must be done even if the run was cancelled.
     clean_up: Dir,
-    slots: Vec<Mutex<Slot>>,
+    slots: Vec<Mutex<Option<Slot>>>,
     next_shard: AtomicU32,
     clones: AtomicU8,
     tick: Duration,
@@ -154,7 +179,7 @@ impl Staging {
             host,
             clean_up: dir.unstoppable(),
             dir,
-            slots: (0..workers.max(1)).map(|_| Mutex::new(Slot { shard: 0, used: SHARD })).collect(),
+            slots: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             next_shard: AtomicU32::new(0),
             clones: AtomicU8::new(CLONES_UNKNOWN),
             tick,
@@ -168,15 +193,28 @@ impl Staging {
     /// # Errors
     /// Those of making a new shard.
     pub(crate) fn place(&self, worker: usize) -> io::Result<Staged> {
+        self.berth(worker).map(|berth| berth.staged)
+    }
+
+    /// A fresh place in the shard of `worker`, with the shard.
+    ///
+    /// # Errors
+    /// Those of making a new shard, and of opening it.
+    pub(crate) fn berth(&self, worker: usize) -> io::Result<Berth> {
         let slot = &self.slots[worker % self.slots.len()];
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.used == SHARD {
-            let shard = self.next_shard.fetch_add(1, Ordering::Relaxed);
-            self.dir.make_dir(shard.to_string().as_bytes())?;
-            *slot = Slot { shard, used: 0 };
-        }
+        let slot = match &mut *slot {
+            Some(slot) if slot.used < SHARD => slot,
+            full => full.insert(self.new_slot()?),
+        };
+        let at = slot.used;
         slot.used += 1;
-        Ok(Staged(slot.shard * SHARD + slot.used - 1))
+        Ok(Berth { staged: Staged(slot.number * SHARD + at), shard: Arc::clone(&slot.shard), name: at.to_string() })
+    }
+
+    fn new_slot(&self) -> io::Result<Slot> {
+        let Staged(first) = self.private()?;
+        Ok(Slot { number: first / SHARD, shard: Arc::new(self.shard_of(Staged(first))?), used: 0 })
     }
 
     /// The first place of a shard of its own, for somebody else who fills it.
@@ -203,11 +241,6 @@ impl Staging {
     /// Those of the kernel.
     pub(crate) fn free_space(&self) -> io::Result<u64> {
         self.dir.free_space()
-    }
-
-    /// Links `name` in `from` to a place here.
-    pub(crate) fn link(&self, from: &Dir, name: &[u8], to: Staged) -> io::Result<()> {
-        from.link(name, &self.dir, to.name().as_bytes())
     }
 
     /// What is at a place.
@@ -425,8 +458,8 @@ mod tests {
         let file = top.path().join("session.jsonl");
         std::fs::write(&file, b"x").expect("writes");
         let staging = Staging::create(&open(top.path()), 2, None).expect("creates");
-        let place = staging.place(1).expect("makes a shard");
-        staging.link(&open(top.path()), b"session.jsonl", place).expect("links");
+        let berth = staging.berth(1).expect("makes a shard");
+        berth.link(&open(top.path()), b"session.jsonl").expect("links");
         assert_eq!(file.metadata().expect("stats").nlink(), 2);
         drop(staging);
         assert_eq!(names(top.path()), ["session.jsonl"]);

@@ -17,7 +17,7 @@ use super::file::{Reader, Writer};
 use super::{WANTED, kind, stat};
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::gate::{Gate, Realm, Step, Unstoppable, Verb};
-use crate::relpath::RelPath;
+use crate::relpath::{RelPath, sort_by_name};
 
 /// What an open directory tells the kernel. `NONBLOCK` keeps us from hanging where a fifo took the name.
 const DIRECTORY: OFlags =
@@ -182,7 +182,7 @@ impl Dir {
                 }
             }
         }
-        listing.names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        sort_by_name(&mut listing.names, |listed| &listed.name);
         Ok(listing)
     }
 
