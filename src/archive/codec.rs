@@ -15,6 +15,7 @@ mod encoder;
 mod gzip;
 #[cfg(test)]
 mod tests;
+mod xz;
 
 use std::error::Error;
 use std::fmt;
@@ -24,6 +25,9 @@ use std::str::FromStr;
 
 pub(crate) use decoder::Decoder;
 pub(crate) use encoder::Encoder;
+
+/// The most threads that a codec is run on: zstd's own limit, applied to all.
+const MAX_THREADS: u32 = 256;
 
 /// A compressed format that stock `tar` can read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -67,7 +67,7 @@ impl Patient {
         match self.path.extension().and_then(|ending| ending.to_str()) {
             Some("zst") => zstd::stream::copy_decode(bytes, &mut unpacked).map(drop),
             Some("gz") => flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut unpacked).map(drop),
-            Some("xz") => xz2::read::XzDecoder::new(bytes).read_to_end(&mut unpacked).map(drop),
+            Some("xz") => liblzma::read::XzDecoder::new(bytes).read_to_end(&mut unpacked).map(drop),
             _ => (&mut &bytes[..]).read_to_end(&mut unpacked).map(drop),
         }
         .expect("unpacks");

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
-use xz2::bufread::XzDecoder;
-use xz2::stream::{CONCATENATED, Stream, TELL_UNSUPPORTED_CHECK};
 
 use super::Codec;
+use super::xz::XzReader;
 
 /// What the compressed formats begin with.
 const MAGICS: [(&[u8], Codec); 3] = [
@@ -23,10 +22,6 @@ const LONGEST_MAGIC: u64 = 6;
 /// How much is read from the source at a time, in bytes.
 const READ_AHEAD: usize = 128 << 10;
 
-/// The most that reading an xz stream may take, in bytes: twice what `xz -9` asks for, and the same
-/// as the largest zstd window.
-const XZ_MEMORY: u64 = 128 << 20;
-
 /// log2 of the largest zstd window that is read: 128 MiB, the most that a stock decoder takes without being told to.
 const ZSTD_MOST_WINDOW_LOG: u32 = 27;
 
@@ -34,6 +29,9 @@ const ZSTD_MOST_WINDOW_LOG: u32 = 27;
 ///
 /// The codec is told by the first bytes; what no magic fits is taken for [`Codec::None`]. Several
 /// gzip members, zstd frames or xz streams in a row are read as one.
+///
+/// xz is read on all processors, the others on the caller's thread. Buffers and windows take at most 128 MiB, for xz all
+/// threads together. Dropping a decoder stops and joins its threads.
 ///
 /// A read that returns `Ok(0)` proves that the stream was whole, that its checksums were right, and
 /// that nothing followed it. Only that read does: a caller that has seen all it wants must still read
@@ -54,7 +52,7 @@ type Input<R> = BufReader<Chain<Cursor<Vec<u8>>, Source<R>>>;
 
 enum Format<R: Read> {
     Zstd(zstd::stream::read::Decoder<'static, Input<R>>),
-    Xz(XzDecoder<Input<R>>),
+    Xz(XzReader<Input<R>>),
     Gzip(Box<MultiGzDecoder<Input<R>>>),
     Stored(Input<R>),
 }
@@ -109,7 +107,7 @@ impl<R: Read> Format<R> {
     fn new(codec: Codec, input: Input<R>) -> io::Result<Self> {
         Ok(match codec {
             Codec::Zstd => Self::Zstd(zstd_decoder(input)?),
-            Codec::Xz => Self::Xz(XzDecoder::new_stream(input, xz_stream()?)),
+            Codec::Xz => Self::Xz(XzReader::new(input)),
             Codec::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(input))),
             Codec::None => Self::Stored(input),
         })
@@ -141,12 +139,6 @@ fn zstd_decoder<R: Read>(input: Input<R>) -> io::Result<zstd::stream::read::Deco
     let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
     decoder.window_log_max(ZSTD_MOST_WINDOW_LOG)?;
     Ok(decoder)
-}
-
-/// A check that liblzma cannot compute is refused: by default it would be passed over in silence.
-fn xz_stream() -> io::Result<Stream> {
-    let flags = CONCATENATED | TELL_UNSUPPORTED_CHECK;
-    Ok(Stream::new_stream_decoder(XZ_MEMORY, flags)?)
 }
 
 fn cut_short_of(length: usize) -> io::Error {

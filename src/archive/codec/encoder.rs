@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use xz2::stream::{Action, Check, MtStreamBuilder, Status, Stream};
+use liblzma::stream::{Action, Check, MtStreamBuilder, Status, Stream};
 use zstd::stream::raw::{self, CParameter, InBuffer, Operation, OutBuffer};
 
 use super::gzip::ParallelGzip;
-use super::{Codec, Compression};
+use super::{Codec, Compression, MAX_THREADS};
 
 /// The unit in which every codec is fed, in bytes. Part of the format in one sense: another size
 /// gives other (equally valid) gzip bytes.
@@ -14,9 +14,6 @@ const BLOCK: usize = 1 << 20;
 
 /// How much compressed output is taken from a codec at a time, in bytes.
 const ROOM: usize = 128 << 10;
-
-/// zstd's own limit, applied to all.
-const MAX_THREADS: u32 = 256;
 
 /// log2 of the zstd window: 64 MiB, half of what a stock decoder takes without being told to. An archive is read back
 /// while it is written, so that the window is there twice; twice as large a one made 2 GB of sessions smaller by 0.05 %.
