@@ -1,10 +1,10 @@
 //! What benches call that is not for use: parts of the library whose types are its own.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::archive::{Exact, Line, Name};
+use crate::archive::{Compression, Decoder, Encoder, Exact, Line, Name};
 use crate::gate::{CancelFlag, Realm};
 use crate::sys::Dir;
 
@@ -126,4 +126,24 @@ fn each_line(text: &[u8], take: impl Fn(&Line) -> bool) -> io::Result<u64> {
         lines += 1;
     }
     Ok(lines)
+}
+
+/// Compresses all of `input` into `sink`, on `threads` threads beside the caller's.
+///
+/// # Errors
+/// Those of the two ends; `InvalidInput` for a level that the codec does not have.
+pub fn encode<W: Write>(mut input: impl Read, sink: W, compression: Compression, threads: u32) -> io::Result<W> {
+    let mut encoder = Encoder::new(sink, compression, threads)?;
+    io::copy(&mut input, &mut encoder)?;
+    encoder.finish()
+}
+
+/// Unpacks all of `input`, whatever it is packed with, into `sink`.
+///
+/// # Errors
+/// Those of the two ends; what is wrong with the packed stream.
+pub fn decode<W: Write>(input: impl Read, mut sink: W) -> io::Result<W> {
+    io::copy(&mut Decoder::new(input)?, &mut sink)?;
+    sink.flush()?;
+    Ok(sink)
 }

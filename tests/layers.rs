@@ -22,6 +22,8 @@ const LAYERS: &[&[&str]] = &[
     &["create", "list"],
     &["survey", "restore", "sessions", "stage"],
     &["sweep", "guard"],
+    // Ways in for the benchmarks, to whatever they measure.
+    &["benching"],
     &["lib"],
     &["cli"],
 ];
