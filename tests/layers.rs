@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["plan", "output", "tree", "command"],
     &["freeze", "lock"],
     &["archive"],
-    &["verify", "seen", "benching"],
+    &["verify", "seen"],
     &["shelf"],
     &["prune", "status"],
     &["create", "list"],
