@@ -353,6 +353,7 @@ impl<'a, W: Write> Writer<'a, W> {
             Ok(contents) => contents,
             Err(error) if gate::is_cancelled(&error) => return Err(error),
             Err(error) => {
+                place.let_go();
                 self.advance(place.entry.stat.size);
                 return Ok(Fate::Lost(format!("cannot be read: {error}").into()));
             }
@@ -367,7 +368,9 @@ impl<'a, W: Write> Writer<'a, W> {
             Body::File(source) | Body::Own(source, _) => {
                 source.expect_sequential();
                 let mut exact = Exact::new(source, size);
-                (self.append_hashed(&piece, &mut exact)?, contents.touched(exact.shortfall(), source)?)
+                let blake3 = self.append_hashed(&piece, &mut exact)?;
+                place.let_go();
+                (blake3, contents.touched(exact.shortfall(), source)?)
             }
         };
         let Contents { body, fate, tail, .. } = contents;

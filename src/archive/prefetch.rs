@@ -1,7 +1,7 @@
 //! Reading ahead of the compressor: threads make ready what comes next in the walk, and its order stays.
 //!
-//! A file that was read, or is open, needs its second name no more: that goes at once, so a session is exposed for
-//! as long as it waits for its turn and not a moment longer.
+//! A file that was read whole needs its second name no more: that goes at once, so a session is exposed for as long as
+//! it waits to be read and not a moment longer. One that is only opened keeps it until it is in the archive.
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,12 +31,14 @@ pub(super) struct Ready<'a> {
 }
 
 impl<'a> Ready<'a> {
-    /// Makes a file ready, and lets go of what held it.
+    /// Makes a file ready, and lets go of what held it where all of it is in memory.
     pub(super) fn of(place: Place<'a>, reading: &Reading) -> Self {
         let contents = reading.contents(place);
-        place.let_go();
         let blake3 = match contents.as_ref().map(|contents| &contents.body) {
-            Ok(Body::Bytes(bytes)) => Some(blake3::hash(bytes)),
+            Ok(Body::Bytes(bytes)) => {
+                place.let_go();
+                Some(blake3::hash(bytes))
+            }
             _ => None,
         };
         Self { contents, blake3 }
