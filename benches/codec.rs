@@ -11,6 +11,9 @@
 //!
 //! `cargo test --benches` runs it small, as a test of itself.
 
+#[allow(dead_code, reason = "each bench takes what it needs")]
+mod common;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +22,8 @@ use std::time::Instant;
 
 use clawsnap::archive::Compression;
 use clawsnap::benching;
+
+use common::{Result, SEED, Scale, in_turns, load, median, next, run};
 
 /// What is measured: ours, and the stock tool with its options.
 const CASES: [(&str, &str, &[&str]); 5] = [
@@ -73,36 +78,8 @@ const WORDS: [&str; 40] = [
     "unexpectedly",
 ];
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
 fn main() -> ExitCode {
-    match bench(&Scale::of_process()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("codec: could not measure: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// How much is measured, and where.
-struct Scale {
-    mebibytes: usize,
-    pairs: usize,
-    dir: PathBuf,
-}
-
-impl Scale {
-    fn of_process() -> Self {
-        // Cargo says `--bench` only where it is meant.
-        let (mebibytes, pairs) = if std::env::args().any(|arg| arg == "--bench") { (64, 5) } else { (1, 1) };
-        let number = |name: &str, usual| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
-        Self {
-            mebibytes: number("CLAWSNAP_BENCH_MIB", mebibytes).max(1),
-            pairs: number("CLAWSNAP_BENCH_PAIRS", pairs).max(1),
-            dir: std::env::var_os("CLAWSNAP_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
-        }
-    }
+    common::ended("codec", bench(&Scale::of_process("MIB", (64, 5), (1, 1))))
 }
 
 /// The files that all of it works on.
@@ -114,12 +91,12 @@ struct Files {
 }
 
 fn bench(scale: &Scale) -> Result<()> {
-    let work = tempfile::Builder::new().prefix("clawsnap-bench-").tempdir_in(&scale.dir)?;
+    let work = scale.workplace()?;
     let at = |name: &str| work.path().join(name);
     let files = Files { plain: at("plain"), ours: at("ours"), theirs: at("theirs"), unpacked: at("unpacked") };
-    make_text(&files.plain, scale.mebibytes << 20)?;
+    make_text(&files.plain, scale.size << 20)?;
     let threads = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-    println!("{} MiB, {} pairs, {threads} threads, load {}", scale.mebibytes, scale.pairs, load());
+    println!("{} MiB, {} pairs, {threads} threads, load {}", scale.size, scale.pairs, load());
     println!("{:<22}{:>11}{:>11}{:>9}{:>9}{:>9}", "", "ours", "theirs", "time", "CPU", "size");
     for (ours, tool, options) in CASES {
         if Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_err() {
@@ -135,12 +112,6 @@ fn bench(scale: &Scale) -> Result<()> {
     Ok(())
 }
 
-/// The load averages: what else the machine does belongs to the figures.
-fn load() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
-}
-
 /// What something took, in seconds.
 #[derive(Clone, Copy)]
 struct Cost {
@@ -149,12 +120,12 @@ struct Cost {
     cpu: f64,
 }
 
-/// What ours took, and theirs.
-type Pair = (Cost, Cost);
+/// What ours took each time, and what theirs.
+type Costs = (Vec<Cost>, Vec<Cost>);
 
 struct Measured {
-    packed: Vec<Pair>,
-    unpacked: Vec<Pair>,
+    packed: Costs,
+    unpacked: Costs,
     /// Bytes packed, ours to theirs.
     size: f64,
 }
@@ -168,21 +139,23 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// The first pair only warms the caches. Who goes first alternates.
     fn measure(&self, pairs: usize) -> Result<Measured> {
         let Files { plain, ours, theirs, unpacked } = self.files;
-        let (mut packs, mut unpacks) = (Vec::new(), Vec::new());
-        for turn in 0..=pairs {
-            let ours_first = turn % 2 == 1;
-            packs.push(pair(ours_first, || self.pack(), || self.run(&self.packing(), plain, theirs))?);
-            unpacks.push(pair(ours_first, || self.unpack(), || self.run(&self.unpacking(), ours, unpacked))?);
-        }
+        let [pack, their_pack, unpack, their_unpack] = in_turns(
+            pairs,
+            [
+                &|| cost_of(|| self.pack()),
+                &|| cost_of(|| self.stock(&self.packing(), plain, theirs)),
+                &|| cost_of(|| self.unpack()),
+                &|| cost_of(|| self.stock(&self.unpacking(), ours, unpacked)),
+            ],
+        )?;
         let length = fs::metadata(plain)?.len();
         if fs::metadata(unpacked)?.len() != length {
             return Err("what was unpacked is not what was packed".into());
         }
         let size = fs::metadata(ours)?.len() as f64 / fs::metadata(theirs)?.len() as f64;
-        Ok(Measured { packed: packs.split_off(1), unpacked: unpacks.split_off(1), size })
+        Ok(Measured { packed: (pack, their_pack), unpacked: (unpack, their_unpack), size })
     }
 
     fn pack(&self) -> Result<()> {
@@ -208,25 +181,13 @@ impl Case<'_> {
     }
 
     /// Runs the stock tool from one file into another.
-    fn run(&self, options: &[String], from: &Path, to: &Path) -> Result<()> {
-        let mut command = Command::new(self.tool);
-        command.args(options).arg("-c").stdin(File::open(from)?).stdout(File::create(to)?);
-        let status = command.status()?;
-        if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", self.tool).into()) }
+    fn stock(&self, options: &[String], from: &Path, to: &Path) -> Result<()> {
+        run(Command::new(self.tool).args(options).arg("-c").stdin(File::open(from)?).stdout(File::create(to)?))
     }
 }
 
 fn sink(path: &Path) -> io::Result<BufWriter<File>> {
     Ok(BufWriter::with_capacity(128 << 10, File::create(path)?))
-}
-
-fn pair(ours_first: bool, ours: impl Fn() -> Result<()>, theirs: impl Fn() -> Result<()>) -> Result<Pair> {
-    if ours_first {
-        let cost = cost_of(ours)?;
-        return Ok((cost, cost_of(theirs)?));
-    }
-    let cost = cost_of(theirs)?;
-    Ok((cost_of(ours)?, cost))
 }
 
 fn cost_of(work: impl Fn() -> Result<()>) -> Result<Cost> {
@@ -245,25 +206,19 @@ fn cpu_time() -> Result<f64> {
 }
 
 /// Prints the medians of what was measured.
-fn tell(title: &str, pairs: &[Pair], size: Option<f64>) {
-    let column = |of: &dyn Fn(&Pair) -> f64| median(pairs.iter().map(of).collect());
-    let (ours, theirs) = (column(&|pair| pair.0.wall), column(&|pair| pair.1.wall));
-    let wall = column(&|(ours, theirs)| ours.wall / theirs.wall);
-    let cpu = column(&|(ours, theirs)| ours.cpu.max(0.01) / theirs.cpu.max(0.01));
+fn tell(title: &str, (ours, theirs): &Costs, size: Option<f64>) {
+    let seconds = |costs: &[Cost]| median(costs.iter().map(|cost| cost.wall));
+    let ratio = |of: fn(&Cost) -> f64| median(ours.iter().zip(theirs).map(|(ours, theirs)| of(ours) / of(theirs)));
+    let (wall, cpu) = (ratio(|cost| cost.wall), ratio(|cost| cost.cpu.max(0.01)));
+    let (ours, theirs) = (seconds(ours), seconds(theirs));
     let size = size.map_or_else(String::new, |size| format!("{size:.3}"));
     println!("{title:<22}{ours:>9.3} s{theirs:>9.3} s{wall:>9.2}{cpu:>9.2}{size:>9}");
-}
-
-fn median(mut column: Vec<f64>) -> f64 {
-    column.sort_by(f64::total_cmp);
-    let middle = column.len() / 2;
-    if column.len() % 2 == 1 { column[middle] } else { column[middle - 1].midpoint(column[middle]) }
 }
 
 /// Records as a gateway writes them, at least `length` bytes: numbers that no codec can guess, in frames and words that
 /// repeat.
 fn make_text(path: &Path, length: usize) -> io::Result<()> {
-    let mut seed = 0x9e37_79b9_7f4a_7c15;
+    let mut seed = SEED;
     let mut file = BufWriter::new(File::create_new(path)?);
     let mut written = 0;
     while written < length {
@@ -291,12 +246,4 @@ fn word(seed: &mut u64) -> &'static str {
     let draw = next(seed);
     let (one, other) = (draw as u32 as usize % WORDS.len(), (draw >> 32) as usize % WORDS.len());
     WORDS[one.min(other)]
-}
-
-/// xorshift64.
-fn next(seed: &mut u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed
 }

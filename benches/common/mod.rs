@@ -75,11 +75,11 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Something that is measured: what one run of it took.
-pub(crate) type Timed<'a> = &'a dyn Fn() -> Result<Duration>;
+pub(crate) type Timed<'a, T = Duration> = &'a dyn Fn() -> Result<T>;
 
-/// Runs all of `rivals` in turns, so that whatever else the machine does meets each, and gives the times of each. The
+/// Runs all of `rivals` in turns, so that whatever else the machine does meets each, and gives what each took. The
 /// first turn only warms the caches. Who goes first alternates, as the next finds a machine that another one used.
-pub(crate) fn in_turns<const N: usize>(turns: usize, rivals: [Timed<'_>; N]) -> Result<[Vec<Duration>; N]> {
+pub(crate) fn in_turns<T, const N: usize>(turns: usize, rivals: [Timed<'_, T>; N]) -> Result<[Vec<T>; N]> {
     let mut times = [const { Vec::new() }; N];
     for turn in 0..=turns {
         for step in 0..N {
@@ -100,11 +100,10 @@ pub(crate) fn head(title: &str) {
 
 /// Prints the median, the least and the most, and returns the median.
 pub(crate) fn row(name: &str, values: impl IntoIterator<Item = f64>, unit: &str) -> f64 {
-    let mut sorted: Vec<f64> = values.into_iter().collect();
-    sorted.sort_by(f64::total_cmp);
+    let sorted = sorted(values);
     let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-    println!("  {name:<22}{:>10.3} {unit:<4}{least:>10.3} {unit:<4}{most:>10.3} {unit}", median(&sorted));
-    median(&sorted)
+    println!("  {name:<22}{:>10.3} {unit:<4}{least:>10.3} {unit:<4}{most:>10.3} {unit}", middle(&sorted));
+    middle(&sorted)
 }
 
 /// As [`row`], of times in seconds.
@@ -117,7 +116,17 @@ pub(crate) fn ratios(name: &str, times: &[Duration], to: &[Duration]) -> f64 {
     row(name, times.iter().zip(to).map(|(time, to)| time.as_secs_f64() / to.as_secs_f64()), "")
 }
 
-fn median(sorted: &[f64]) -> f64 {
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    middle(&sorted(values))
+}
+
+fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+fn middle(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { sorted[middle - 1].midpoint(sorted[middle]) }
 }

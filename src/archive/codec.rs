@@ -19,6 +19,7 @@ mod xz;
 
 use std::error::Error;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
@@ -28,6 +29,12 @@ pub(crate) use encoder::Encoder;
 
 /// The most threads that a codec is run on: zstd's own limit, applied to all.
 const MAX_THREADS: u32 = 256;
+
+/// The processors that this process may use, as far as a codec can be run on them.
+pub(crate) fn processors() -> u32 {
+    let most = |n: NonZeroUsize| u32::try_from(n.get()).unwrap_or(MAX_THREADS).min(MAX_THREADS);
+    std::thread::available_parallelism().map_or(1, most)
+}
 
 /// A compressed format that stock `tar` can read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

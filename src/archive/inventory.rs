@@ -130,14 +130,26 @@ impl Seen<'_> {
 }
 
 impl Line {
-    /// The inventory of `lines` alone.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub(crate) fn inventory(lines: &[Line]) -> io::Result<Inventory> {
-        let mut spool = Spool::new()?;
-        lines.iter().try_for_each(|line| spool.add(line))?;
-        spool.finish()
+    /// An empty file of nobody in particular that was linked.
+    pub(crate) fn of_linked(path: &[u8]) -> Self {
+        Self {
+            path: Name::new(path),
+            kind: "file".into(),
+            size: 0,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            mtime: "0.000000000".into(),
+            link: None,
+            blake3: None,
+            xattrs: None,
+            capture: Some("link".into()),
+            fate: "kept".into(),
+            reason: None,
+            allocated: None,
+            tail: None,
+            database: None,
+        }
     }
 
     /// The digest of what a reader of the archive should have seen; `None` if a name is no name.
@@ -254,22 +266,13 @@ mod tests {
 
     fn line() -> Line {
         Line {
-            path: Name::new(b"payload/a\xff"),
-            kind: "file".into(),
             size: 3,
             mode: 0o644,
             uid: 1,
             gid: 2,
             mtime: "5.000000000".into(),
-            link: None,
             blake3: Some("00".into()),
-            xattrs: None,
-            capture: Some("link".into()),
-            fate: "kept".into(),
-            reason: None,
-            allocated: None,
-            tail: None,
-            database: None,
+            ..Line::of_linked(b"payload/a\xff")
         }
     }
 

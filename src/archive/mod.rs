@@ -26,7 +26,7 @@ pub use codec::{Codec, Compression};
 pub(crate) use codec::{Decoder, Encoder};
 pub(crate) use contents::{Body, Contents, Place, Reading, SMALL};
 pub(crate) use exact::Exact;
-pub(crate) use inventory::{Facts, Line, Name, Seen, written_time, xattrs_digest};
+pub(crate) use inventory::{Facts, Line, Name, Seen, Spool, written_time, xattrs_digest};
 pub(crate) use linked::FirstNames;
 pub(crate) use manifest::LONGEST as LONGEST_MANIFEST;
 pub(crate) use pax::{Records, parse as parse_pax};
@@ -44,7 +44,6 @@ use crate::gate;
 use crate::plan::Plan;
 use crate::relpath::joined;
 use crate::report::{Counts, ExternalLink, PathName, Report};
-use inventory::Spool;
 use prefetch::Ready;
 use tarball::{Member, Tarball};
 
@@ -105,8 +104,7 @@ pub(crate) fn write<W: Write + Send + 'static>(
     observer: &dyn Observer,
     report: impl FnOnce(&Frozen, Payload, &str, u64) -> Report,
 ) -> Result<Written<W>> {
-    let threads = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-    let encoder = Encoder::new(sink, compression, threads).map_err(broken)?;
+    let encoder = Encoder::new(sink, compression, codec::processors()).map_err(broken)?;
     let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), observer).map_err(broken)?;
     let reading = Reading::new(frozen.ablation);
     writer.payload(frozen, &reading).map_err(broken)?;

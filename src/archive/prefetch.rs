@@ -45,9 +45,9 @@ impl<'a> Ready<'a> {
     }
 }
 
-/// Names that stand together in the walk, and what each was made.
+/// Names that stand together in the walk, before they are made ready and after.
 type Batch<'a> = Vec<Found<'a>>;
-type Made<'a> = Vec<Option<Ready<'a>>>;
+type Made<'a> = Vec<(Found<'a>, Option<Ready<'a>>)>;
 
 /// A thread that reads: what it is given comes back in that order.
 struct Lane<'a> {
@@ -65,8 +65,9 @@ impl<'a> Lane<'a> {
         let work = move || {
             // Whoever took them has gone when nobody takes any more.
             while let Ok(batch) = batches.recv()
-                && made.send(batch.into_iter().map(|found| ahead(found, reading)).collect()).is_ok()
-            {}
+                && made.send(batch.into_iter().map(|found| (found, ahead(found, reading))).collect()).is_ok()
+            {
+            }
         };
         thread::Builder::new().name("reader".to_owned()).spawn_scoped(scope, work)?;
         Ok(Self { to, from })
@@ -99,12 +100,12 @@ pub(super) fn each<'a>(
         let mut waiting = VecDeque::new();
         loop {
             for (batch, lane) in batches.by_ref().take(READERS * AHEAD - waiting.len()) {
-                lane.to.send(batch.clone()).map_err(gone)?;
-                waiting.push_back((batch, lane));
+                lane.to.send(batch).map_err(gone)?;
+                waiting.push_back(lane);
             }
-            let Some((batch, lane)) = waiting.pop_front() else { return Ok(()) };
+            let Some(lane) = waiting.pop_front() else { return Ok(()) };
             let made = lane.from.recv().map_err(gone)?;
-            batch.into_iter().zip(made).try_for_each(|(found, ready)| take(found, ready))?;
+            made.into_iter().try_for_each(|(found, ready)| take(found, ready))?;
         }
     })
 }

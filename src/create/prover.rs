@@ -7,7 +7,7 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::output::ReadBack;
-use crate::verify::{Proof, prove};
+use crate::verify::{Proof, prove, unproven};
 
 /// Whether everything is written: only then the reading back is what is left to be told of.
 #[derive(Default)]
@@ -44,7 +44,6 @@ impl<'scope> Prover<'scope> {
     /// What is wrong with the archive; that it is another one than was written, by its inventory.
     pub(super) fn conclude(self, inventory: &str, entries: Option<u64>) -> Result<()> {
         self.sealed.0.store(true, Relaxed);
-        let unproven = |what: &str| Error::Unproven(format!("the archive is not proven: {what}"));
         let proof = self.thread.join().unwrap_or_else(|_| Err(unproven("its proof broke off")))?;
         if proof.inventory == inventory && Some(proof.entries) == entries {
             return Ok(());

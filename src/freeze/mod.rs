@@ -47,8 +47,9 @@ use content::Pool;
 use database::Databases;
 use place::{Place, Places};
 
-/// Bytes of hot files that are held in memory at most. The compressor's window takes 128 MiB, and all together shall
-/// stay below 200 MB, however many files are hot; what is beyond this is linked or pinned, with a fingerprint.
+/// Bytes of hot files that are held in memory at most. The windows of the compressor and of the proof take 64 MiB each,
+/// and all together shall stay within 256 MB, however many files are hot; what is beyond this is linked or pinned, with a
+/// fingerprint.
 const HOLD_BUDGET: u64 = 8 * 1024 * 1024;
 
 /// Descriptors left for everything but pinned files.

@@ -16,7 +16,7 @@ pub use verdict::{Origin, Trust, Verdict};
 
 pub(crate) use desk::Desk;
 pub(crate) use noting::Noting;
-pub(crate) use stranger::{Guest, Met, Proof, prove};
+pub(crate) use stranger::{Guest, Met, Proof, prove, unproven};
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -31,7 +31,7 @@ use crate::freeze::DatabaseOptions;
 use crate::gate::{Gate, Realm, Step, Verb};
 use ahead::read_ahead;
 use database::Databases;
-use stranger::{prove_unpacked, unproven, unreadable};
+use stranger::{prove_unpacked, unreadable};
 
 /// What our own archives' roots end with.
 const OUR_ROOT: &[u8] = b"-clawsnap-backup";

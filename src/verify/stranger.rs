@@ -113,7 +113,8 @@ pub(super) fn unreadable(error: io::Error) -> Error {
     if gate::is_cancelled(&error) { Error::Cancelled } else { unproven(format!("it cannot be read: {error}")) }
 }
 
-pub(super) fn unproven(what: impl AsRef<str>) -> Error {
+/// An archive is not proven, for this reason.
+pub(crate) fn unproven(what: impl AsRef<str>) -> Error {
     Error::Unproven(format!("the archive is not proven: {}", what.as_ref()))
 }
 

@@ -31,8 +31,8 @@ const LDM_HASH_LOG: u32 = 18;
 /// Input is gathered into blocks of 1 MiB. The sink is written with `write_all`, on the caller's
 /// thread only.
 ///
-/// Peak memory of a whole process on two threads, measured, in MB: zstd 153 up to level 3 (the window
-/// alone is 134), 165 at 6, 201 at 9, 450 at 19; xz 12 at 0, 104 at 3, 254 at 6, 664 at 9; gzip 25.
+/// Peak memory of a whole process on two threads, measured, in MB: zstd 87 up to level 3 (the window
+/// alone is 67), 91 at 6, 131 at 9, 479 at 19; xz 12 at 0, 104 at 3, 254 at 6, 664 at 9; gzip 25.
 /// More threads cost zstd and gzip a few MB each, xz about half of its figure each.
 ///
 /// Dropping an encoder stops and joins its threads and leaves the stream without its end. It waits

@@ -7,11 +7,10 @@
 //! to hand it the flags against that. What the flags would do, the reader here does itself.
 
 use std::io::{self, BufRead, Read};
-use std::thread;
 
 use liblzma::stream::{Action, MtStreamBuilder, Status, Stream};
 
-use super::MAX_THREADS;
+use super::processors;
 
 /// The most that reading may take, in bytes, all threads together: as much as the zstd window, and twice what `xz -9`
 /// asks for. Blocks of level 3 take about 20 MiB each, those of level 6 about 40. What is too large for its share is
@@ -119,9 +118,8 @@ impl<R: BufRead> Read for XzReader<R> {
 
 /// No timeout: a call comes back when it has filled its room, or needs input.
 fn decoder() -> io::Result<Stream> {
-    let threads = thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(MAX_THREADS));
     let mut builder = MtStreamBuilder::new();
-    builder.threads(threads.min(MAX_THREADS)).memlimit_threading(MEMORY).memlimit_stop(MEMORY);
+    builder.threads(processors()).memlimit_threading(MEMORY).memlimit_stop(MEMORY);
     Ok(builder.decoder()?)
 }
 
