@@ -3,7 +3,7 @@
 mod fill;
 mod prover;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -322,6 +322,14 @@ fn displayed(path: &Path, home: Option<&Path>) -> Vec<u8> {
     }
 }
 
+/// What a stream is called.
+const STANDARD_OUTPUT: &str = "to standard output";
+
+/// The sink's trouble ends the run: a disk that is full, a pipe that nobody reads.
+fn unwritten(to: &Path, cause: io::Error) -> Error {
+    Error::failed("write the archive", to, cause).if_full("free space there, or choose another --output")
+}
+
 /// A backup that is planned.
 struct Job<'a> {
     plan: Plan,
@@ -350,7 +358,7 @@ impl Job<'_> {
         let sealing = prover::Sealed::default();
         thread::scope(|scope| {
             let prover = back.map(|back| Prover::start(scope, back, &sealing, self.observer)).transpose()?;
-            let written = self.write(&mut frozen, draft, report)?;
+            let written = self.write(&mut frozen, draft, path, report)?;
             release(frozen, report);
             let sealed = written.sink.seal()?;
             self.publish(sealed, prover, &written.inventory, seen, report)
@@ -384,9 +392,10 @@ impl Job<'_> {
     fn to_stream(&self, out: Box<dyn Write + Send>, report: &mut Report) -> Result<()> {
         report.archive_path = Some(PathName(b"-".to_vec()));
         let mut frozen = self.freeze(&std::env::temp_dir())?;
-        let mut written = self.write(&mut frozen, Stream::new(out, Arc::clone(self.gate)), report)?;
+        let out = Stream::new(out, Arc::clone(self.gate));
+        let mut written = self.write(&mut frozen, out, STANDARD_OUTPUT.as_ref(), report)?;
         release(frozen, report);
-        written.sink.flush().map_err(|error| Error::failed("write", "the archive", error))?;
+        written.sink.flush().map_err(|error| unwritten(STANDARD_OUTPUT.as_ref(), error))?;
         report.archive_bytes = Some(written.sink.written);
         report.warnings.push("A stream cannot be read back: verify what was stored of it.".to_owned());
         Ok(())
@@ -396,6 +405,7 @@ impl Job<'_> {
         &self,
         frozen: &mut Frozen,
         sink: W,
+        to: &Path,
         report: &mut Report,
     ) -> Result<archive::Written<W>> {
         let root = report.archive_root.clone();
@@ -408,6 +418,7 @@ impl Job<'_> {
             report.clone()
         };
         archive::write(frozen, &self.plan, sink, self.compression, &root, self.observer, fill)
+            .map_err(|error| unwritten(to, error))
     }
 
     fn publish(

@@ -2,63 +2,17 @@
 //! is left anywhere. Needs root and the tools that make them.
 
 mod churn;
+mod mounts;
 mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use churn::{Sample, sample_state};
 use clawsnap::report::{Consistency, Report};
+use mounts::{bound, can, mounted, text};
 use support::{Archive, Backup, differences, leftovers, snapshot};
-
-/// Something mounted, until it is dropped.
-struct Mount(PathBuf);
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(&self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()), "{} stays mounted", self.0.display());
-    }
-}
-
-/// Runs a command; says why the test is skipped where that fails.
-fn can(words: &[&str]) -> bool {
-    match Command::new(words[0]).args(&words[1..]).output() {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            eprintln!("skipped: {words:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-            false
-        }
-        Err(error) => {
-            eprintln!("skipped: {words:?}: {error}");
-            false
-        }
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a temporary directory has a plain name")
-}
-
-/// A fresh filesystem, mounted.
-fn mounted(top: &Path, kind: &str) -> Option<(Mount, PathBuf)> {
-    let (image, at) = (top.join(format!("{kind}.img")), top.join(kind));
-    fs::File::create(&image).and_then(|file| file.set_len(400 << 20)).expect("makes an image");
-    fs::create_dir(&at).expect("makes");
-    let made = can(&[&format!("mkfs.{kind}"), text(&image)]) && can(&["mount", "-o", "loop", text(&image), text(&at)]);
-    made.then(|| (Mount(at.clone()), at))
-}
-
-fn bound(from: &Path, to: &Path, options: &str) -> Option<Mount> {
-    fs::create_dir_all(to).expect("makes");
-    if !can(&["mount", "--bind", text(from), text(to)]) {
-        return None;
-    }
-    let mount = Mount(to.to_owned());
-    can(&["mount", "-o", &format!("remount,bind,{options}"), text(to)]).then_some(mount)
-}
 
 fn sample(dir: &Path) {
     sample_state(dir, &Sample { agents: 2, sessions_per_agent: 40, databases: false, ..Sample::default() });

@@ -36,7 +36,6 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use tar::EntryType;
 
 use crate::entry::{Stat, Timestamp, Xattrs};
-use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::fate::Fate;
 use crate::freeze::{Capture, Copied, Entry, Found, Frozen, Held, Node, State};
@@ -103,13 +102,13 @@ pub(crate) fn write<W: Write + Send + 'static>(
     root: &str,
     observer: &dyn Observer,
     report: impl FnOnce(&Frozen, Payload, &str, u64) -> Report,
-) -> Result<Written<W>> {
-    let encoder = Encoder::new(sink, compression, codec::processors()).map_err(broken)?;
-    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), observer).map_err(broken)?;
+) -> io::Result<Written<W>> {
+    let encoder = Encoder::new(sink, compression, codec::processors())?;
+    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), observer)?;
     let reading = Reading::new(frozen.ablation);
-    writer.payload(frozen, &reading).map_err(broken)?;
+    writer.payload(frozen, &reading)?;
     let Writer { mut tarball, spool, counts, external, .. } = writer;
-    let inventory = spool.finish().map_err(broken)?;
+    let inventory = spool.finish()?;
     let report = report(frozen, Payload { counts, external }, &inventory.blake3, inventory.lines);
     let mut end = || {
         let mut text = BufReader::with_capacity(STRETCH, inventory.text()?);
@@ -119,15 +118,9 @@ pub(crate) fn write<W: Write + Send + 'static>(
         let text = manifest::text(plan, &report, &inventory.blake3)?;
         append_own(&mut tarball, root, MANIFEST, measured(&text), &mut &text[..])
     };
-    end().map_err(broken)?;
-    let encoder = tarball.finish().map_err(broken)?;
-    let sink = encoder.finish().map_err(broken)?;
+    end()?;
+    let sink = tarball.finish()?.finish()?;
     Ok(Written { sink, inventory: inventory.blake3 })
-}
-
-/// The sink's trouble ends the run: a disk that is full, a pipe that nobody reads.
-fn broken(error: io::Error) -> Error {
-    Error::failed("write", "the archive", error).if_full("free space there, or choose another --output")
 }
 
 /// Length and BLAKE3 of a text.

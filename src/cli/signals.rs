@@ -27,12 +27,16 @@ pub(super) struct Signals {
 impl Signals {
     /// Holds them back from this thread and from all that it starts later; so it must come before any of those.
     ///
+    /// SIGXFSZ is held back as well, for good: a file that grows beyond `ulimit -f` is an error that is told, with a
+    /// clean-up, and no death.
+    ///
     /// # Errors
     /// Those of the kernel.
     pub(super) fn hold() -> Result<Self> {
         let ignored = ignored_at_start();
         let held: SigSet = ENDING.into_iter().filter(|signal| !is_in(ignored, *signal)).collect();
-        held.thread_block().wrap_err("cannot hold signals back")?;
+        let blocked: SigSet = held.iter().chain([Signal::SIGXFSZ]).collect();
+        blocked.thread_block().wrap_err("cannot hold signals back")?;
         Ok(Self { held, first: Arc::default() })
     }
 

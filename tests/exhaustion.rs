@@ -1,0 +1,353 @@
+//! Real exhaustion: filesystems that are full, inodes and links that have run out, limits of the process. A backup is whole
+//! and proven, or it says what it lacked and leaves nothing; the source is untouched either way.
+//!
+//! Needs root, to mount what can be filled.
+
+mod mounts;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clawsnap::report::Report;
+use clawsnap::verify::Trust;
+use mounts::{can, made, mount, text};
+use support::patient::verdict;
+use support::{Archive, Backup, Looks, cool, differences, leftovers, snapshot, write, write_cold};
+
+/// Levels of fullness that are tried.
+const LEVELS: u64 = 50;
+
+/// Bytes between two levels.
+const LEVEL: u64 = 64 << 10;
+
+/// The sizes and kinds that a state has: large cold files that are linked, hot ones and guarded ones that are copied or
+/// held, a database that is copied.
+fn make_state(state: &Path) {
+    let noise = |length: usize, seed: u8| {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    let record = |bytes: Vec<u8>| format!("{{\"said\":\"{}\"}}\n", blake3::hash(&bytes));
+    for number in 0..12 {
+        let session = state.join(format!("agents/main/sessions/{number:08x}.jsonl"));
+        let lines = record(noise(9, number)).repeat(1500);
+        if number < 4 { write(&session, lines) } else { write_cold(&session, lines) }
+    }
+    write_cold(&state.join("media/picture.bin"), noise(1 << 20, 99));
+    write_cold(&state.join("workspace/AGENTS.md"), "# Agents\n");
+    write_cold(&state.join("openclaw.json"), "{}");
+    let database = rusqlite::Connection::open(state.join("tasks.sqlite")).expect("opens");
+    database.execute_batch("CREATE TABLE runs (what BLOB)").expect("creates");
+    database.execute("INSERT INTO runs VALUES (zeroblob(300000))", []).expect("inserts");
+    drop(database);
+    cool(&state.join("tasks.sqlite"));
+}
+
+/// A file that takes all the room of its filesystem but for a part.
+struct Filler {
+    file: File,
+    most: u64,
+}
+
+impl Filler {
+    fn new(path: &Path) -> Self {
+        let mut file = File::create(path).expect("creates");
+        let full = io::copy(&mut io::repeat(7), &mut file).expect_err("is full at last");
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        file.flush().and_then(|()| file.sync_all()).expect("syncs");
+        let most = file.metadata().expect("is there").len();
+        Self { file, most }
+    }
+
+    /// More than the last time: a hole fills no room.
+    fn leave(&self, bytes: u64) {
+        self.file.set_len(self.most - bytes).and_then(|()| self.file.sync_all()).expect("makes room");
+    }
+}
+
+/// How a run ended that had to be whole or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum End {
+    Whole,
+    Refused,
+}
+
+/// Sees that a backup with little of something is proven, or absent with a reason, and that nothing else has changed.
+fn judge(report: &Report, archive: &Path, source: &Path, before: &BTreeMap<PathBuf, Looks>) -> End {
+    let told = format!("{:?} {:?}", report.error, report.losses);
+    assert_eq!(differences(before, &snapshot(source)), [] as [String; 0], "{told}");
+    for dir in [source, source.parent().expect("a parent"), archive.parent().expect("a parent")] {
+        assert_eq!(leftovers(dir), [] as [PathBuf; 0], "{told}");
+    }
+    if !archive.exists() {
+        assert!(report.exit_code() > 3 || report.exit_code() == 1, "{}: {told}", report.exit_code());
+        return End::Refused;
+    }
+    assert!(matches!(report.exit_code(), 0 | 3), "{}: {told}", report.exit_code());
+    assert_eq!(verdict(archive).trust, Trust::Proven, "{told}");
+    End::Whole
+}
+
+/// What must be in an archive that tells of no loss.
+fn assert_holds(archive: &Path, before: &BTreeMap<PathBuf, Looks>, report: &Report) {
+    let found = Archive::read(archive);
+    let lost: Vec<_> = report.losses.iter().map(|fated| fated.path.0.clone()).collect();
+    for (path, looks) in before.iter().filter(|(_, looks)| looks.is_file()) {
+        if lost.contains(&path.as_os_str().as_encoded_bytes().to_vec()) {
+            continue;
+        }
+        let contents = found.contents(path).unwrap_or_else(|| panic!("{} has no fate", path.display()));
+        let hash = (contents.len(), blake3::hash(contents).to_hex().to_string());
+        let is_database = path.extension().is_some_and(|ending| ending == "sqlite");
+        assert!(is_database || Some(hash) == looks.contents, "{} is not what it was", path.display());
+    }
+}
+
+#[test]
+fn a_full_output_gets_a_whole_archive_or_none() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, out)) = made(top.path(), "ext4", 16, &["-q", "-m", "0"]) else { return };
+    let source = top.path().join("home/state");
+    make_state(&source);
+    let before = snapshot(&source);
+    for name in ["a.tar", "a.tar.zst"] {
+        let archive = out.join(name);
+        let filler = Filler::new(&out.join("filler"));
+        let (mut whole, mut reasons) = (0, BTreeSet::new());
+        for level in 0..LEVELS {
+            filler.leave(level * LEVEL);
+            let report = Backup::of(&source).serving_databases().to(&archive);
+            if judge(&report, &archive, &source, &before) == End::Whole {
+                fs::remove_file(&archive).expect("removes");
+                whole += 1;
+            } else {
+                let error = report.error.expect("a reason").to_string();
+                assert!(error.contains(text(&out)) && error.contains("free space there"), "{error}");
+                reasons.extend(["are free", "No space left"].into_iter().filter(|reason| error.contains(reason)));
+            }
+        }
+        println!("proof: a full output: {name}: {whole} of {LEVELS} are whole, the others are absent with a reason");
+        assert!((5..LEVELS - 5).contains(&whole), "{whole}");
+        assert!(reasons.contains("No space left"), "it was told before in all cases: {reasons:?}");
+    }
+}
+
+#[test]
+fn a_full_source_is_archived_and_what_there_was_no_room_for_is_named() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 16, &["-q", "-m", "0"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    let (before, filler) = (snapshot(&source), Filler::new(&at.join("filler")));
+    let archive = top.path().join("a.tar");
+    let mut exits = BTreeMap::<u8, u64>::new();
+    for level in 0..LEVELS {
+        filler.leave(level * LEVEL);
+        let report = Backup::of(&source).serving_databases().to(&archive);
+        if judge(&report, &archive, &source, &before) == End::Whole {
+            assert_holds(&archive, &before, &report);
+            fs::remove_file(&archive).expect("removes");
+        }
+        *exits.entry(report.exit_code()).or_default() += 1;
+    }
+    println!("proof: a full source: exit codes {exits:?}");
+    assert!(exits[&0] >= 10, "{exits:?}");
+}
+
+#[test]
+fn a_source_without_inodes_is_archived_and_what_there_was_none_for_is_named() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 16, &["-q", "-m", "0", "-N", "128"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    let fillers: Vec<PathBuf> =
+        (0..).map(|number| at.join(format!("filler-{number}"))).take_while(|path| File::create(path).is_ok()).collect();
+    assert!(fillers.len() > 30);
+    let before = snapshot(&source);
+    let archive = top.path().join("a.tar");
+    let mut exits = BTreeMap::<u8, u64>::new();
+    for filler in std::iter::once(None).chain(fillers.iter().take(30).map(Some)) {
+        if let Some(path) = filler {
+            fs::remove_file(path).expect("makes room");
+        }
+        let report = Backup::of(&source).serving_databases().to(&archive);
+        if judge(&report, &archive, &source, &before) == End::Whole {
+            assert_holds(&archive, &before, &report);
+            fs::remove_file(&archive).expect("removes");
+        }
+        *exits.entry(report.exit_code()).or_default() += 1;
+    }
+    println!("proof: a source without inodes: exit codes {exits:?}");
+    assert!(exits[&0] >= 10, "{exits:?}");
+}
+
+/// btrfs limits root as well, which the quotas of users do not.
+#[test]
+fn a_quota_that_is_reached_ends_a_run_without_an_archive() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "btrfs", 256, &["-q"]) else { return };
+    let out = at.join("limited");
+    let can_limit = can(&["btrfs", "quota", "enable", text(&at)]) && can(&["btrfs", "subvolume", "create", text(&out)]);
+    assert!(can_limit, "btrfs has quotas");
+    let source = top.path().join("home/state");
+    make_state(&source);
+    let before = snapshot(&source);
+    let archive = out.join("a.tar");
+    for (limit, wanted) in [("512K", End::Refused), ("1M", End::Refused), ("2M", End::Refused), ("none", End::Whole)] {
+        assert!(can(&["btrfs", "qgroup", "limit", limit, text(&out)]));
+        let report = Backup::of(&source).serving_databases().to(&archive);
+        assert_eq!(judge(&report, &archive, &source, &before), wanted, "{limit}: {:?}", report.error);
+        if let Some(error) = report.error {
+            assert!(error.to_string().contains("quota"), "{limit}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_file_with_as_many_names_as_can_be_is_archived_without_another() {
+    /// ext4's `EXT4_LINK_MAX`.
+    const MOST: u64 = 65_000;
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 64, &["-q"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    let session = source.join("agents/main/sessions/linked.jsonl");
+    write_cold(&session, "{\"said\":\"much\"}\n");
+    fs::create_dir(at.join("elsewhere")).expect("makes");
+    (1..MOST).for_each(|number| fs::hard_link(&session, at.join(format!("elsewhere/{number}"))).expect("links"));
+    assert!(fs::hard_link(&session, at.join("one-more")).is_err());
+    let before = snapshot(&source);
+    let archive = top.path().join("a.tar");
+    let report = Backup::of(&source).serving_databases().to(&archive);
+    assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
+    assert_eq!((report.exit_code(), report.losses.len()), (0, 0), "{:?}", report.losses);
+    assert_holds(&archive, &before, &report);
+    assert_eq!(fs::metadata(&session).expect("is there").nlink(), MOST);
+}
+
+/// Files that nobody may change, and one that may only grow, refuse a second name even to root.
+#[test]
+fn immutable_and_append_only_files_are_archived_and_stay_so() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 64, &["-q"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    let sessions = source.join("agents/main/sessions");
+    let flags =
+        [("+i", "00000004.jsonl"), ("+a", "00000005.jsonl"), ("+i", "00000000.jsonl"), ("+a", "00000001.jsonl")];
+    for (flag, name) in flags {
+        assert!(can(&["chattr", flag, text(&sessions.join(name))]), "ext4 has attributes");
+    }
+    assert!(can(&["chattr", "+i", text(&source.join("media"))]));
+    let before = snapshot(&source);
+    let archive = top.path().join("a.tar");
+    let report = Backup::of(&source).serving_databases().to(&archive);
+    assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
+    assert_eq!((report.exit_code(), report.losses.len()), (0, 0), "{:?}", report.losses);
+    assert_holds(&archive, &before, &report);
+}
+
+/// A file below an overlay is copied up when it gets its second name; nobody who looks can tell.
+#[test]
+fn files_below_an_overlay_are_archived_and_look_as_before() {
+    let top = tempfile::tempdir().expect("a directory");
+    let (lower, at) = (top.path().join("lower"), top.path().join("merged"));
+    make_state(&lower.join("home/state"));
+    for name in ["upper", "work"] {
+        fs::create_dir(top.path().join(name)).expect("makes");
+    }
+    let [upper, work] = ["upper", "work"].map(|name| top.path().join(name));
+    let layers = format!("lowerdir={},upperdir={},workdir={}", text(&lower), text(&upper), text(&work));
+    let Some(_mount) = mount(&["-t", "overlay", "overlay", "-o", &layers], &at) else { return };
+    let source = at.join("home/state");
+    write(&source.join("agents/main/sessions/upper.jsonl"), "{}\n");
+    let before = snapshot(&source);
+    let archive = top.path().join("a.tar");
+    let report = Backup::of(&source).serving_databases().to(&archive);
+    assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
+    assert_eq!((report.exit_code(), report.losses.len()), (0, 0), "{:?}", report.losses);
+    assert_holds(&archive, &before, &report);
+}
+
+/// As containers see a state: parts of it are mounts, of directories and of single files.
+#[test]
+fn a_source_over_several_mounts_is_archived_as_one() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, other)) = made(top.path(), "ext4", 64, &["-q"]) else { return };
+    let source = top.path().join("home/state");
+    make_state(&source);
+    make_state(&other.join("state"));
+    write_cold(&top.path().join("bound.jsonl"), "{\"bound\":1}\n");
+    write_cold(&source.join("agents/main/sessions/bound.jsonl"), "covered");
+    let file = source.join("agents/main/sessions/bound.jsonl");
+    let shm = source.join("tmpfs");
+    let mounts = [
+        mount(&["--bind", text(&other.join("state/agents"))], &source.join("agents/other")),
+        mount(&["--bind", text(&source.join("media"))], &source.join("again")),
+        mount(&["-t", "tmpfs", "tmpfs"], &shm),
+    ];
+    assert!(mounts.iter().all(Option::is_some));
+    assert!(can(&["mount", "--bind", text(&top.path().join("bound.jsonl")), text(&file)]));
+    write_cold(&shm.join("sessions/in-memory.jsonl"), "{}\n");
+    let before = snapshot(&source);
+    let archive = top.path().join("a.tar");
+    let report = Backup::of(&source).serving_databases().to(&archive);
+    let checked = std::panic::catch_unwind(|| {
+        assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
+        assert_eq!((report.exit_code(), report.losses.len()), (0, 0), "{:?}", report.losses);
+        assert_holds(&archive, &before, &report);
+        [&source, &shm, &source.join("agents/other"), &source.join("again")]
+            .iter()
+            .for_each(|dir| assert_eq!(leftovers(dir), [] as [PathBuf; 0]));
+    });
+    assert!(can(&["umount", text(&file)]));
+    checked.expect("holds");
+}
+
+/// The command under limits of the shell's.
+fn limited(limit: &str, source: &Path, archive: &Path) -> std::process::Output {
+    let mut command = Command::new("prlimit");
+    command.args([limit, env!("CARGO_BIN_EXE_clawsnap"), "create", text(source), "-o", text(archive)]);
+    command.output().expect("runs")
+}
+
+#[test]
+fn thirty_two_descriptors_are_enough() {
+    let top = tempfile::tempdir().expect("a directory");
+    let source = top.path().join("home/state");
+    make_state(&source);
+    // Each of them would be held open, if there were descriptors.
+    (0..200).for_each(|number| write(&source.join(format!("workspace/hot-{number}.jsonl")), "{}\n"));
+    let before = snapshot(&source);
+    let archive = top.path().join("a.tar");
+    let output = limited("--nofile=32:32", &source, &archive);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}: {said}", output.status);
+    assert_eq!(differences(&before, &snapshot(&source)), [] as [String; 0]);
+    assert_eq!(leftovers(&source), [] as [PathBuf; 0]);
+    assert_eq!(verdict(&archive).trust, Trust::Proven, "{said}");
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_ends_a_run_with_a_reason_and_nothing_is_left() {
+    let top = tempfile::tempdir().expect("a directory");
+    let source = top.path().join("home/state");
+    make_state(&source);
+    let before = snapshot(&source);
+    let archive = top.path().join("a.tar");
+    let output = limited("--fsize=1048576", &source, &archive);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+    assert!(!archive.exists());
+    assert_eq!(differences(&before, &snapshot(&source)), [] as [String; 0]);
+    for dir in [&source, source.parent().expect("a parent"), top.path()] {
+        assert_eq!(leftovers(dir), [] as [PathBuf; 0]);
+    }
+}
