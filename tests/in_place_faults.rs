@@ -1,6 +1,9 @@
 //! A restore in place that fails, is cancelled or is killed at any step: everything, or nothing.
+#![cfg(feature = "cli")]
 
 mod place;
+mod proof;
+mod steps;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clawsnap::gate::{Gate, Verb, cancelled};
 use clawsnap::restore::Ending;
 use place::support::{Backup, Script, write_cold};
-use place::{Mounted, Scene, Tree, contents, restore, sh, tree};
+use place::{Mounted, Scene, Tree, childless, contents, idle, restore, sh, tree};
+use proof::{Promise, proven};
+use steps::{count, counted, is_thorough, step};
 
 /// The kinds of restore that the sweeps below try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +205,10 @@ fn a_way_back_that_ends_at_any_step_did_everything_or_nothing() {
                 counted.store(step + 1, Ordering::SeqCst);
                 if step == at { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
             }));
-            let back = clawsnap::restore::bring_back(std::slice::from_ref(&kept), &scene.ways(), &gate);
+            let back = {
+                let _childless = childless();
+                clawsnap::restore::bring_back(std::slice::from_ref(&kept), &scene.ways(), &gate)
+            };
             let what = format!("{sort:?}: step {at} fails: {:?}", back.error);
             let now = all(&scene);
             assert!(now == looks[0] || now == looks[1], "{what}");
@@ -256,18 +264,7 @@ fn a_restore_in_place_that_is_killed_at_any_step_is_completed_or_was_never_begun
         let mut deaths = 0;
         while dies(&scene, sort, deaths) {
             let what = format!("{sort:?}, killed at step {deaths}");
-            if matches!(sort, Sort::Whole | Sort::TwoRoots) {
-                assert_each_is_whole(&all(&scene), &looks, &what);
-            }
-            // Another restore, of one name, deals with what the dead one left, and with nothing else.
-            let another = scene.restore(&archive, &["logs"]);
-            assert_eq!(another.outcome, Ending::Complete, "{what}: {:?}", another.error);
-            assert_each_is_whole(&without_logs(all(&scene)), &looks.clone().map(without_logs), &what);
-            assert_nothing_lost(&scene, &precious, &what);
-            let again = scene.restore(&archive, sort.patterns());
-            assert_eq!(again.outcome, Ending::Complete, "{what}: {:?}", again.error);
-            assert!(without_logs(all(&scene)) == without_logs(looks[1].clone()), "{what}: the next run restores");
-            scene.assert_nothing_hidden(&what);
+            assert_recovers(&scene, sort, &archive, &looks, &precious, &what);
             assert_nothing_lost(&scene, &precious, &what);
             set_back(&scene);
             deaths += 1;
@@ -275,6 +272,29 @@ fn a_restore_in_place_that_is_killed_at_any_step_is_completed_or_was_never_begun
         eprintln!("{sort:?}: killed at each of {deaths} steps");
         assert!(deaths > 80, "{deaths}");
     }
+}
+
+/// After a kill each root that is exchanged in one step is whole; the next runs complete what was begun, or begin anew.
+fn assert_recovers(
+    scene: &Scene,
+    sort: Sort,
+    archive: &Path,
+    looks: &[Vec<Tree>; 2],
+    precious: &BTreeSet<Vec<u8>>,
+    what: &str,
+) {
+    if matches!(sort, Sort::Whole | Sort::TwoRoots) {
+        assert_each_is_whole(&all(scene), looks, what);
+    }
+    // Another restore, of one name, deals with what the dead one left, and with nothing else.
+    let another = scene.restore(archive, &["logs"]);
+    assert_eq!(another.outcome, Ending::Complete, "{what}: {:?}", another.error);
+    assert_each_is_whole(&without_logs(all(scene)), &looks.clone().map(without_logs), what);
+    assert_nothing_lost(scene, precious, what);
+    let again = scene.restore(archive, sort.patterns());
+    assert_eq!(again.outcome, Ending::Complete, "{what}: {:?}", again.error);
+    assert!(without_logs(all(scene)) == without_logs(looks[1].clone()), "{what}: the next run restores");
+    scene.assert_nothing_hidden(what);
 }
 
 /// Each root is what it was, or what was archived.
@@ -294,8 +314,98 @@ fn dies(scene: &Scene, sort: Sort, at: u64) -> bool {
     let at = [vec![at.to_string()], sort.patterns().iter().map(|word| (*word).to_owned()).collect()].concat().join(" ");
     let mut child = Command::new(std::env::current_exe().expect("our own path"));
     child.args(["--exact", "a_restore_that_is_killed", "--ignored", "--nocapture"]).env(KILLED_AT, at);
+    let _idle = idle();
     let output = child.env(KILLED_IN, &scene.top).output().expect("runs");
     let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
     assert!(signal == Some(9) || output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     signal == Some(9)
+}
+
+/// The command, as people run it.
+fn command(scene: &Scene, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clawsnap"));
+    command.args(words).current_dir(&scene.top).env("HOME", scene.path("home")).env("TMPDIR", scene.path("tmp"));
+    for name in ["OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH", "OPENCLAW_HOME"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The call at which a command was killed; `None` where it makes no more than `at`.
+fn killed(line: &Command, at: u64) -> Option<String> {
+    let _idle = idle();
+    step(line, counted(), at).killed_at
+}
+
+fn calls_of(line: &Command) -> u64 {
+    let _idle = idle();
+    count(line, counted())
+}
+
+/// The same, of the command, at every call of the kernel that others can notice.
+#[test]
+fn a_restore_in_place_that_is_killed_at_any_call_is_completed_or_was_never_begun() {
+    for sort in [Sort::Whole, Sort::Part, Sort::TwoRoots, Sort::Mount] {
+        let scene = Scene::quick();
+        let mounted = if sort == Sort::Mount { Mounted::on(&scene.state()) } else { None };
+        if sort == Sort::Mount && mounted.is_none() {
+            continue;
+        }
+        scene.fill("old");
+        let (archive, looks) = staged(sort, &scene);
+        let precious = precious(&scene);
+        let words = [&["restore", "a.tar.zst", "--in-place", "--yes", "-q"], sort.patterns()].concat();
+        let line = || command(&scene, &words);
+        let calls = calls_of(&line());
+        set_back(&scene);
+        let mut kills = 0;
+        for at in 0..calls {
+            let Some(call) = killed(&line(), at) else { continue };
+            let what = format!("{sort:?}, killed at call {at} of {calls}, {call}");
+            assert_recovers(&scene, sort, &archive, &looks, &precious, &what);
+            assert_nothing_lost(&scene, &precious, &what);
+            set_back(&scene);
+            kills += 1;
+        }
+        println!("restore --in-place, {sort:?}: killed at {kills} of {calls} calls");
+        assert!(calls > 40 && is_thorough(kills, calls), "{kills} of {calls}");
+        proven(&[Promise::Untouched], kills, "killed restore --in-place");
+    }
+}
+
+/// The way back is killed at any call: it can be gone again, and leads to what was there.
+#[test]
+fn a_way_back_that_is_killed_at_any_call_can_be_gone_again() {
+    for sort in [Sort::Whole, Sort::Part] {
+        let scene = Scene::quick();
+        scene.fill("old");
+        let (archive, looks) = staged(sort, &scene);
+        let precious = precious(&scene);
+        let undo = || {
+            assert_eq!(scene.restore(&archive, sort.patterns()).outcome, Ending::Complete);
+            let kept = scene.only_kept();
+            (command(&scene, &["restore", "--undo", kept.to_str().expect("is text"), "-q"]), kept)
+        };
+        let calls = calls_of(&undo().0);
+        set_back(&scene);
+        let mut kills = 0;
+        for at in 0..calls {
+            let (line, kept) = undo();
+            if let Some(call) = killed(&line, at) {
+                let what = format!("{sort:?}, killed at call {at} of {calls}, {call}");
+                assert_nothing_lost(&scene, &precious, &what);
+                if all(&scene) != looks[0] {
+                    assert!(sort == Sort::Part || all(&scene) == looks[1], "{what}: a mixture");
+                    assert_eq!(scene.undo(&kept).outcome, Ending::Complete, "{what}");
+                }
+                assert!(all(&scene) == looks[0], "{what}: not back");
+                scene.assert_nothing_hidden(&what);
+                kills += 1;
+            }
+            set_back(&scene);
+        }
+        println!("restore --undo, {sort:?}: killed at {kills} of {calls} calls");
+        assert!(calls >= 4 && is_thorough(kills, calls), "{kills} of {calls}");
+        proven(&[Promise::Untouched], kills, "killed restore --undo");
+    }
 }

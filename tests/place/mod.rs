@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use clawsnap::gate::{CancelFlag, Gate};
 use clawsnap::list::Wanted;
@@ -19,6 +19,20 @@ use clawsnap::plan::Environment;
 use clawsnap::report::PathName;
 use clawsnap::restore::{BroughtBack, Destination, InPlace, RestoreOptions, Restored};
 use support::{Backup, leftovers, write_cold};
+
+/// A child holds the locks of its parent until it becomes another program. So nobody starts one while a restore of this
+/// process is at work: the next restore would take that one for alive.
+static CHILDREN: RwLock<()> = RwLock::new(());
+
+/// Nobody starts a child as long as this is held.
+pub fn childless() -> RwLockReadGuard<'static, ()> {
+    CHILDREN.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// No restore of this process is at work as long as this is held.
+pub fn idle() -> RwLockWriteGuard<'static, ()> {
+    CHILDREN.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A home with a state directory, and an archive of it.
 pub struct Scene {
@@ -100,6 +114,7 @@ impl Scene {
 
     pub fn undo(&self, kept: &Path) -> BroughtBack {
         let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
+        let _childless = childless();
         clawsnap::restore::bring_back(&[kept.to_owned()], &self.ways(), &gate)
     }
 
@@ -132,6 +147,7 @@ impl Scene {
 }
 
 pub fn restore(archive: &Path, options: &RestoreOptions, gate: Arc<dyn Gate>) -> Restored {
+    let _childless = childless();
     clawsnap::restore::restore(archive, options, &gate, &(), &|_| true)
 }
 
@@ -192,6 +208,7 @@ pub fn name(path: &Path) -> PathName {
 
 /// Runs `script` with the state directory as its first argument.
 pub fn sh(script: &str, state: &Path) -> bool {
+    let _idle = idle();
     Command::new("sh").args(["-ec", script, "sh"]).arg(state).status().expect("runs").success()
 }
 

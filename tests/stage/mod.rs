@@ -26,7 +26,16 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
-        let stage = Self { dir: tempfile::tempdir().expect("makes a directory") };
+        Self::made(tempfile::tempdir().expect("makes a directory"))
+    }
+
+    /// Where it takes no time to make things durable.
+    pub fn quick() -> Self {
+        Self::made(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("makes a directory"))
+    }
+
+    fn made(dir: tempfile::TempDir) -> Self {
+        let stage = Self { dir };
         for name in ["home", "source/below", "out"] {
             fs::create_dir_all(stage.path(name)).expect("makes a directory");
         }
