@@ -1,7 +1,8 @@
 //! Names that OpenClaw's own restore refuses or changes. They are archived all the same, and reported.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -54,8 +55,15 @@ pub struct NameAudit;
 impl NameAudit {
     /// The refused among the archived `names` in the directory `dir`, which is relative to its root.
     ///
-    /// Asked directory by directory: two paths clash if and only if two siblings on the way do.
-    pub fn audit_directory<'a>(&self, dir: &[u8], names: impl IntoIterator<Item = &'a [u8]>) -> Vec<Refused> {
+    /// Asked directory by directory: two paths clash if and only if two siblings on the way do. Memory: eight bytes a
+    /// name, and the names that clash.
+    pub fn audit_directory<'a, N>(&self, dir: &[u8], names: N) -> Vec<Refused>
+    where
+        N: IntoIterator<Item = &'a [u8]>,
+        N::IntoIter: Clone,
+    {
+        let names = names.into_iter();
+        let alike = hashed_alike(names.clone());
         let mut seen: HashMap<String, &[u8]> = HashMap::new();
         let mut refused = Vec::new();
         let at = |name: &[u8]| RelPath::new(joined(dir, name));
@@ -63,6 +71,9 @@ impl NameAudit {
             let mut refuse = |refusal| refused.push(Refused { path: at(name), refusal });
             if let Some(refusal) = Self::audit_path(name) {
                 refuse(refusal);
+            }
+            if alike.is_empty() || !alike.contains(&portable_hash(name)) {
+                continue;
             }
             let first = *seen.entry(portable(name)).or_insert(name);
             if first != name {
@@ -82,6 +93,21 @@ impl NameAudit {
             path.contains(&b'\n').then_some(Refusal::LineBreak)
         }
     }
+}
+
+/// The hashes that more than one of the names has. A large directory would take much room if the keys themselves were
+/// compared.
+fn hashed_alike<'a>(names: impl Iterator<Item = &'a [u8]>) -> BTreeSet<u64> {
+    let mut hashes: Vec<u64> = names.map(portable_hash).collect();
+    hashes.sort_unstable();
+    hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
+}
+
+/// Names that clash have the same; others may, though hardly ever.
+fn portable_hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    portable(name).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The key by which OpenClaw tells paths apart: composed characters, lower case.
