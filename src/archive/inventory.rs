@@ -88,9 +88,9 @@ pub(crate) struct Line {
 }
 
 /// What a reader of the archive can see of an entry, and a reader of the inventory too: one digest stands for it, so
-/// that a reader needs to remember 32 bytes for each entry and not its name.
+/// that a reader need not remember its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Facts([u8; 32]);
+pub(crate) struct Facts(pub(crate) [u8; 32]);
 
 /// What [`Facts`] are made of.
 pub(crate) struct Seen<'a> {

@@ -7,6 +7,7 @@ mod desk;
 mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
+mod memory;
 mod noting;
 mod shape;
 mod stranger;

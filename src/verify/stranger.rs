@@ -1,7 +1,7 @@
 //! Reads an archive as a stranger would: nothing is believed that the bytes do not say.
 //!
 //! Every entry is held against the inventory, the inventory against report and manifest, and nothing may be missing,
-//! doubled, or beside. What is remembered of an entry is one digest, so memory grows by 32 bytes an entry.
+//! doubled, or beside. What is remembered of an entry is the start of a digest, so memory grows by eight bytes an entry.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -9,6 +9,7 @@ use tar::{EntryType, Header};
 
 use super::ahead::read_ahead;
 use super::blocks::{Blocks, Entry};
+use super::memory::{Compared, Memory};
 use super::shape::{Shape, is_plain, lies_in};
 use crate::archive::{
     Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, own_comment,
@@ -62,7 +63,7 @@ pub(crate) trait Guest {
         Ok(())
     }
 
-    /// A line of the inventory, and the entry that was met is what it says.
+    /// A line of the inventory, and the entry that was met is what it says, as far as the start of a digest tells.
     ///
     /// # Errors
     /// What makes the archive unproven.
@@ -137,7 +138,7 @@ pub(super) struct Stranger<'g> {
     guest: &'g mut dyn Guest,
     root: Option<Vec<u8>>,
     records: Option<Records>,
-    seen: Vec<Facts>,
+    met: Memory,
     entries: u64,
     shape: Shape,
     inventory: Option<String>,
@@ -152,7 +153,7 @@ impl<'g> Stranger<'g> {
             guest,
             root: None,
             records: None,
-            seen: Vec::new(),
+            met: Memory::default(),
             entries: 0,
             shape: Shape::default(),
             inventory: None,
@@ -246,7 +247,7 @@ impl<'g> Stranger<'g> {
             self.shape.payload(below, kind, link.as_deref())?
         }
         let facts = self.facts(below, kind, link.as_deref(), entry, records)?;
-        self.seen.push(facts);
+        self.met.add(facts);
         Ok(())
     }
 
@@ -316,24 +317,27 @@ impl<'g> Stranger<'g> {
             return Err(unproven("it has two inventories"));
         }
         let mut hashing = HashingLines::new(BufReader::with_capacity(64 * 1024, entry));
-        let mut seen = std::mem::take(&mut self.seen).into_iter();
+        let mut recall = std::mem::take(&mut self.met).recall();
         let mut count = 0;
         while let Some(text) = hashing.next_line()? {
             let line: Line = serde_json::from_slice(&text).map_err(|error| unproven(format!("inventory: {error}")))?;
             let facts = line.facts().ok_or_else(|| unproven("the inventory has a name that is none"))?;
             let named = || shown(&line.path.bytes().unwrap_or_default());
-            match seen.next() {
-                Some(met) if met == facts => {
+            match recall.line(facts) {
+                Compared::Same => {
                     self.shape.line(&line)?;
                     self.guest.line(&line)?;
                     count += 1;
                 }
-                Some(_) => return Err(unproven(format!("{} is not what the inventory says", named()))),
-                None => return Err(unproven(format!("{} is in the inventory only", named()))),
+                Compared::Other => return Err(unproven(format!("{} is not what the inventory says", named()))),
+                Compared::Surplus => return Err(unproven(format!("{} is in the inventory only", named()))),
             }
         }
-        if seen.next().is_some() {
+        if recall.is_left() {
             return Err(unproven(format!("it has entries after the {count} that the inventory lists")));
+        }
+        if !recall.proves() {
+            return Err(unproven("one of its entries is not what the inventory says"));
         }
         self.shape.conclude()?;
         self.entries = count;
