@@ -24,6 +24,9 @@ pub enum Kind {
 }
 
 /// Nanoseconds since the Unix epoch, before it as well: seconds rounded down, and a fraction that is never negative.
+///
+/// Packed, as [`Stat`] is: one is kept for each file that is held, and this leaves out the padding.
+#[repr(Rust, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp {
     /// Whole seconds, rounded towards the past.
@@ -81,6 +84,9 @@ impl Serialize for Timestamp {
 }
 
 /// The metadata of an inode, as `statx` gives it.
+///
+/// Packed: one is kept for each file that is held. (The 64-bit fields have to be copied before they can be lent.)
+#[repr(Rust, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// What it is.

@@ -69,12 +69,12 @@ impl Seen {
 
     /// The mark of an archive with this metadata.
     pub(crate) fn mark(&self, archive: &Stat) -> String {
-        format!("{FORMAT} {} {} {} {}", self.asked, self.tree, archive.size, archive.mtime)
+        format!("{FORMAT} {} {} {} {}", self.asked, self.tree, { archive.size }, archive.mtime)
     }
 
     /// What the mark of an archive with this metadata says.
     pub(crate) fn compare(&self, mark: &[u8], archive: &Stat) -> Mark {
-        let own = format!(" {} {}", archive.size, archive.mtime);
+        let own = format!(" {} {}", { archive.size }, archive.mtime);
         let asked = format!("{FORMAT} {} ", self.asked);
         match mark.strip_prefix(asked.as_bytes()).and_then(|rest| rest.strip_suffix(own.as_bytes())) {
             None => Mark::Other,
@@ -157,7 +157,8 @@ impl Tree {
     /// What tells one file from another, and from its own past.
     fn identity(&mut self, stat: &Stat) {
         self.certain &= stat.mtime < self.settled;
-        field(&mut self.hasher, format_args!("{} {} {} {}", stat.dev, stat.ino, stat.size, stat.mtime));
+        let Stat { dev, ino, size, mtime, .. } = *stat;
+        field(&mut self.hasher, format_args!("{dev} {ino} {size} {mtime}"));
     }
 
     fn xattrs(&mut self, xattrs: &Xattrs) {

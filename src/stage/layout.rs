@@ -229,7 +229,7 @@ fn how_touched(then: &Stat, now: Option<&Stat>) -> Option<String> {
         None => Some("removed from the staged tree".to_owned()),
         Some(now) if now.id() != then.id() => Some("replaced in the staged tree".to_owned()),
         Some(now) if now.same_contents(then) => None,
-        Some(now) if now.size == then.size => Some(format!("written to, still {} bytes", then.size)),
-        Some(now) => Some(format!("written to, {} bytes before, {} after", then.size, now.size)),
+        Some(now) if now.size == then.size => Some(format!("written to, still {} bytes", { then.size })),
+        Some(now) => Some(format!("written to, {} bytes before, {} after", { then.size }, { now.size })),
     }
 }
