@@ -66,7 +66,7 @@ impl Lines {
     /// # Errors
     /// Out of memory.
     pub fn pack(&self) -> io::Result<impl Fn() -> io::Result<Vec<u8>> + use<>> {
-        let mut spool = Spool::new()?;
+        let mut spool = Spool::new(None)?;
         self.0.iter().try_for_each(|line| spool.add(line))?;
         let inventory = spool.finish()?;
         Ok(move || {

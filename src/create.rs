@@ -18,7 +18,7 @@ use crate::freeze::{self, Frozen, Quarters, State};
 use crate::gate::Gate;
 use crate::lock::{self, Locks};
 use crate::naming::archive_name;
-use crate::output::{Draft, Marked, Sealed, Stream, Target};
+use crate::output::{Draft, Marked, Sealed, Sink, Stream, Target};
 use crate::plan::{Plan, Request, plan};
 use crate::prune::{Fresh, Retention, prune};
 use crate::relpath::{joined, shown};
@@ -401,7 +401,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn write<W: Write + Send + 'static>(
+    fn write<W: Sink>(
         &self,
         frozen: &mut Frozen,
         sink: W,

@@ -105,6 +105,15 @@ fn taken(path: PathBuf, cause: io::Error) -> Error {
     Error::failed("publish the archive as", path, cause).remedy("choose another --output; nothing is ever overwritten")
 }
 
+/// Where an archive is written to.
+pub(crate) trait Sink: Write + Send + 'static {
+    /// A file without a name, for what shall not be in memory until it is in the archive.
+    ///
+    /// # Errors
+    /// Those of the kernel, where there can be none; the cancellation of the run.
+    fn room(&self) -> io::Result<Writer>;
+}
+
 /// An archive in the making. Dropping it removes it.
 pub(crate) struct Draft {
     target: Target,
@@ -183,6 +192,13 @@ impl Write for Draft {
     /// Writes nothing, as nothing is buffered; fails if the run is cancelled.
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+impl Sink for Draft {
+    /// Beside the archive, which needs room there anyway.
+    fn room(&self) -> io::Result<Writer> {
+        self.target.dir.create_unnamed()
     }
 }
 
@@ -341,6 +357,13 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         self.pass()?;
         self.out.flush()
+    }
+}
+
+impl Sink for Stream {
+    /// Where temporary files are: who stores the stream is not known.
+    fn room(&self) -> io::Result<Writer> {
+        Dir::open(&std::env::temp_dir(), Realm::Output, Arc::clone(&self.gate))?.create_unnamed()
     }
 }
 

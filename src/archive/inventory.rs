@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::entry::{Timestamp, Xattrs};
 use crate::freeze::Copied;
 use crate::relpath::{hex, unhex};
+use crate::sys::{Reader, Writer};
 
 /// A name in JSON: a string where it is UTF-8, else its bytes in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,10 +195,10 @@ pub(crate) fn xattrs_digest(xattrs: &Xattrs) -> Option<String> {
     Some(hasher.finalize().to_hex().to_string())
 }
 
-/// The inventory while it is gathered: compressed in memory, some fifty bytes a line, as its own entry needs to know
-/// its length beforehand.
+/// The inventory while it is gathered: compressed, some sixty bytes a line, as its own entry needs to know its length
+/// beforehand.
 pub(crate) struct Spool {
-    packed: zstd::Encoder<'static, Vec<u8>>,
+    packed: zstd::Encoder<'static, Room>,
     length: u64,
     hasher: blake3::Hasher,
     lines: u64,
@@ -205,7 +206,7 @@ pub(crate) struct Spool {
 
 /// A finished inventory.
 pub(crate) struct Inventory {
-    packed: Vec<u8>,
+    packed: Room,
     /// Its length in bytes.
     pub(crate) length: u64,
     /// Its BLAKE3.
@@ -215,18 +216,19 @@ pub(crate) struct Inventory {
 }
 
 impl Spool {
-    /// An empty inventory.
+    /// An empty inventory, to be gathered in a file of ours, or in memory if there is none.
     ///
     /// # Errors
     /// Out of memory.
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { packed: zstd::Encoder::new(Vec::new(), 1)?, length: 0, hasher: blake3::Hasher::new(), lines: 0 })
+    pub(crate) fn new(file: Option<Writer>) -> io::Result<Self> {
+        let room = file.map_or_else(|| Room::Memory(Vec::new()), Room::File);
+        Ok(Self { packed: zstd::Encoder::new(room, 1)?, length: 0, hasher: blake3::Hasher::new(), lines: 0 })
     }
 
     /// Adds the next entry.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Those of the file, such as a full disk; out of memory.
     pub(crate) fn add(&mut self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
@@ -239,7 +241,7 @@ impl Spool {
     /// Ends it.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Those of [`Spool::add`].
     pub(crate) fn finish(self) -> io::Result<Inventory> {
         Ok(Inventory {
             packed: self.packed.finish()?,
@@ -254,15 +256,64 @@ impl Inventory {
     /// Its text.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Those of the file that it was gathered in; out of memory.
     pub(crate) fn text(&self) -> io::Result<impl Read + '_> {
-        zstd::Decoder::with_buffer(&self.packed[..])
+        zstd::Decoder::new(self.packed.read()?)
+    }
+}
+
+/// Where a packed inventory is kept.
+enum Room {
+    /// On disk, where it takes no memory however many lines it has. Nothing has to make it durable: it is read once,
+    /// by the same run, and is in the archive then.
+    File(Writer),
+    Memory(Vec<u8>),
+}
+
+impl Room {
+    fn read(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match self {
+            Self::File(file) => Box::new(FromStart { reader: file.reader()?, at: 0 }),
+            Self::Memory(bytes) => Box::new(&bytes[..]),
+        })
+    }
+}
+
+impl Write for Room {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Memory(memory) => memory.write(bytes),
+        }
+    }
+
+    /// Nothing is buffered here.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file, read from its start to its end.
+struct FromStart {
+    reader: Reader,
+    at: u64,
+}
+
+impl Read for FromStart {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::gate::{CancelFlag, Realm};
+    use crate::sys::Dir;
 
     fn line() -> Line {
         Line {
@@ -306,12 +357,16 @@ mod tests {
 
     #[test]
     fn the_spool_gives_back_what_was_put_in() {
-        let mut spool = Spool::new().expect("begins");
-        (0..1000).for_each(|_| spool.add(&line()).expect("adds"));
-        let inventory = spool.finish().expect("ends");
-        let mut text = String::new();
-        inventory.text().expect("opens").read_to_string(&mut text).expect("reads");
-        assert_eq!((text.lines().count() as u64, text.len() as u64), (1000, inventory.length));
-        assert_eq!(blake3::hash(text.as_bytes()).to_hex().to_string(), inventory.blake3);
+        let top = tempfile::tempdir().expect("a directory");
+        let dir = Dir::open(top.path(), Realm::Output, Arc::new(CancelFlag::new())).expect("opens");
+        for file in [None, Some(dir.create(b"spool").expect("is made"))] {
+            let mut spool = Spool::new(file).expect("begins");
+            (0..1000).for_each(|_| spool.add(&line()).expect("adds"));
+            let inventory = spool.finish().expect("ends");
+            let mut text = String::new();
+            inventory.text().expect("opens").read_to_string(&mut text).expect("reads");
+            assert_eq!((text.lines().count() as u64, text.len() as u64), (1000, inventory.length));
+            assert_eq!(blake3::hash(text.as_bytes()).to_hex().to_string(), inventory.blake3);
+        }
     }
 }

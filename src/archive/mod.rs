@@ -40,6 +40,7 @@ use crate::event::{Event, Observer};
 use crate::fate::Fate;
 use crate::freeze::{Capture, Copied, Entry, Found, Frozen, Held, Node, State};
 use crate::gate;
+use crate::output::Sink;
 use crate::plan::Plan;
 use crate::relpath::joined;
 use crate::report::{Counts, ExternalLink, PathName, Report};
@@ -94,7 +95,7 @@ pub(crate) struct Written<W> {
 ///
 /// # Errors
 /// Those of the sink, such as a full disk; the cancellation of the run. Trouble with the source is a fate.
-pub(crate) fn write<W: Write + Send + 'static>(
+pub(crate) fn write<W: Sink>(
     frozen: &mut Frozen,
     plan: &Plan,
     sink: W,
@@ -103,8 +104,9 @@ pub(crate) fn write<W: Write + Send + 'static>(
     observer: &dyn Observer,
     report: impl FnOnce(&Frozen, Payload, &str, u64) -> Report,
 ) -> io::Result<Written<W>> {
+    let spool = gate::tolerate(sink.room()).and_then(Spool::new)?;
     let encoder = Encoder::new(sink, compression, codec::processors())?;
-    let mut writer = Writer::new(Tarball::new(encoder), root, manifest::boundary(plan), observer)?;
+    let mut writer = Writer::new(Tarball::new(encoder), spool, root, manifest::boundary(plan), observer);
     let reading = Reading::new(frozen.ablation);
     writer.payload(frozen, &reading)?;
     let Writer { mut tarball, spool, counts, external, .. } = writer;
@@ -251,10 +253,10 @@ impl<R: Read> Read for Hashing<'_, R> {
 }
 
 impl<'a, W: Write> Writer<'a, W> {
-    fn new(tarball: Tarball<W>, root: &'a str, boundary: Vec<u8>, observer: &'a dyn Observer) -> io::Result<Self> {
-        Ok(Self {
+    fn new(tarball: Tarball<W>, spool: Spool, root: &'a str, boundary: Vec<u8>, observer: &'a dyn Observer) -> Self {
+        Self {
             tarball,
-            spool: Spool::new()?,
+            spool,
             root: root.as_bytes(),
             boundary,
             observer,
@@ -263,7 +265,7 @@ impl<'a, W: Write> Writer<'a, W> {
             counts: Counts::default(),
             external: Vec::new(),
             done: 0,
-        })
+        }
     }
 
     /// Writes everything that is held, root by root, each as a sorted walk.
