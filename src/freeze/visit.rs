@@ -69,6 +69,14 @@ struct Compared {
     visits: Vec<NodeId>,
 }
 
+impl Compared {
+    /// With room for so many entries that are kept, and so many names that are wanted: vectors that grow step by step
+    /// leave holes in the heap that add up.
+    fn with_room(notes: BTreeMap<Box<[u8]>, Fate>, kept: usize, wanted: usize) -> Self {
+        Self { kept: Vec::with_capacity(kept), wanted: Vec::with_capacity(wanted), notes, ..Self::default() }
+    }
+}
+
 impl Freezer<'_> {
     /// Does one task.
     ///
@@ -209,7 +217,6 @@ impl Freezer<'_> {
         node.place = opened.place.clone();
         node.state = state;
         node.entries = kept;
-        // Once, to the right size: growing step by step leaves holes in the heap that add up.
         node.entries.reserve_exact(wanted);
         node.notes = notes;
     }
@@ -219,7 +226,8 @@ impl Freezer<'_> {
     fn compare(&self, id: NodeId, root: u16, opened: &Opened, listing: &mut Listing) -> io::Result<Compared> {
         let (old, mut notes, unresolved) = self.take_out(id);
         notes.retain(|_, fate| *fate == Fate::Departed);
-        let mut compared = Compared { notes, ..Compared::default() };
+        let (kept, wanted) = (old.len(), listing.names.len().saturating_sub(old.len()));
+        let mut compared = Compared::with_room(notes, kept, wanted);
         let mut old = old.into_iter().peekable();
         let visit = Visit { id, root, opened, listing };
         for (at, listed) in listing.names.iter().enumerate() {
@@ -453,9 +461,8 @@ impl Freezer<'_> {
 /// Puts names that would be the log or the journal of another one, were that a database, with that one: whether it is
 /// shows when it is captured.
 fn group_sidecars(compared: &mut Compared) {
-    let Compared { kept, wanted, discarded, .. } = compared;
-    let (sidecars, mut rest): (Vec<_>, Vec<_>) =
-        std::mem::take(wanted).into_iter().partition(|found| sidecar_of(&found.name).is_some());
+    let Compared { kept, wanted: rest, discarded, .. } = compared;
+    let sidecars: Vec<Wanted> = rest.extract_if(.., |found| sidecar_of(&found.name).is_some()).collect();
     let is_held = |base: &[u8]| {
         let found = kept.binary_search_by(|entry| (*entry.name).cmp(base));
         found.is_ok_and(|at| matches!(kept[at].held, Held::Database(_)))
@@ -469,18 +476,21 @@ fn group_sidecars(compared: &mut Compared) {
         }
     }
     // One that was captured before there was a database for it.
-    for entry in std::mem::take(kept) {
-        let base = sidecar_of(&entry.name).and_then(|base| rest.binary_search_by(|found| (*found.name).cmp(base)).ok());
-        match base {
-            Some(at) if !matches!(entry.held, Held::Directory(_)) => {
-                rest[at].sidecars.push((entry.name.clone(), Class::Guarded));
-                discarded.push(entry);
-            }
-            _ => kept.push(entry),
+    let is_part = |entry: &mut Entry| !matches!(entry.held, Held::Directory(_)) && base_of(rest, entry).is_some();
+    let parts: Vec<Entry> = kept.extract_if(.., is_part).collect();
+    for part in parts {
+        if let Some(at) = base_of(rest, &part) {
+            rest[at].sidecars.push((part.name.clone(), Class::Guarded));
         }
+        discarded.push(part);
     }
     rest.extend(alone);
-    *wanted = rest;
+}
+
+/// Where the name stands that would be the database of `entry`, were that a log or a journal.
+fn base_of(wanted: &[Wanted], entry: &Entry) -> Option<usize> {
+    let base = sidecar_of(&entry.name)?;
+    wanted.binary_search_by(|found| (*found.name).cmp(base)).ok()
 }
 
 /// Captures what would be the log or the journal of a name, now that it is known what that is.
