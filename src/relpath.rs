@@ -1,10 +1,13 @@
 //! Paths below a root, as the bytes that the kernel gave.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fmt;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -44,6 +47,103 @@ impl RelPath {
     /// Whether this is the root itself.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// A name in a directory, as a listing gave it: its bytes lie in a block that it shares with its neighbours.
+///
+/// Millions of them are held at a time. An allocation for each would take half as much again, and the time to make it.
+/// A block lives as long as one of its names does, and is therefore small.
+#[derive(Clone, Default)]
+pub(crate) struct Leaf {
+    block: Option<Arc<Box<[u8]>>>,
+    start: u16,
+    length: u16,
+}
+
+impl Deref for Leaf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let start = usize::from(self.start);
+        self.block.as_deref().map_or(&[], |block| &block[start..start + usize::from(self.length)])
+    }
+}
+
+impl PartialEq for Leaf {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Leaf {}
+
+impl Ord for Leaf {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl PartialOrd for Leaf {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Borrow<[u8]> for Leaf {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(self))
+    }
+}
+
+/// A name by itself.
+impl From<&[u8]> for Leaf {
+    fn from(name: &[u8]) -> Self {
+        let mut block = Leaves::default();
+        block.push(name);
+        block.take().next().unwrap_or_default()
+    }
+}
+
+/// A block of names in the making.
+#[derive(Default)]
+pub(crate) struct Leaves {
+    bytes: Vec<u8>,
+    lengths: Vec<u16>,
+}
+
+impl Leaves {
+    /// Bytes in a block, but for the last name in it.
+    const FULL: usize = 4096;
+
+    /// Adds a name. No kernel has longer ones than 64 KiB, of which more would be cut.
+    pub(crate) fn push(&mut self, name: &[u8]) {
+        let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(&name[..usize::from(length)]);
+        self.lengths.push(length);
+    }
+
+    /// Whether the next name should be in another block.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= Self::FULL
+    }
+
+    /// The names that were added, in that order; the next one begins another block.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Leaf> + use<> {
+        let Self { bytes, lengths } = std::mem::take(self);
+        let block = Arc::new(bytes.into_boxed_slice());
+        let mut start = 0;
+        lengths.into_iter().map(move |length| {
+            let leaf = Leaf { block: Some(Arc::clone(&block)), start, length };
+            start += length;
+            leaf
+        })
     }
 }
 
@@ -180,6 +280,20 @@ mod tests {
         sorted.sort_unstable();
         sort_by_name(&mut names, |name| name.as_bytes());
         assert_eq!(names, sorted);
+    }
+
+    #[test]
+    fn names_of_a_block_are_what_was_put_in_and_outlive_each_other() {
+        let mut leaves = Leaves::default();
+        let names = [&b"a"[..], b"", b"\xff", &[b'x'; 5000], b"last"];
+        names.iter().for_each(|name| leaves.push(name));
+        assert!(leaves.is_full());
+        let mut taken: Vec<Leaf> = leaves.take().collect();
+        assert_eq!(taken.iter().map(|leaf| &**leaf).collect::<Vec<_>>(), names);
+        let last = taken.pop().expect("is there");
+        drop(taken);
+        assert_eq!((&*last, &*Leaf::default(), &*Leaf::from(&b"b"[..])), (&b"last"[..], &b""[..], &b"b"[..]));
+        assert!(!leaves.is_full() && leaves.take().next().is_none());
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Shelf {
 
 /// The names of ours, the oldest first.
 fn names(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
-    let all = dir.list()?.whole()?.into_iter().map(|found| found.name.into_vec());
+    let all = dir.list()?.whole()?.into_iter().map(|found| found.name.to_vec());
     let mut ours: Vec<Vec<u8>> = all.filter(|name| archive_stamp(name).is_some()).collect();
     ours.sort_by(|one, other| archive_stamp(one).cmp(&archive_stamp(other)));
     Ok(ours)

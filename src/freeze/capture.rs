@@ -15,6 +15,7 @@ use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::fate::Fate;
 use crate::gate::{self, Verb};
 use crate::plan::Class;
+use crate::relpath::Leaf;
 use crate::sys::{self, Dir, Reader};
 
 /// How often a name is looked at again because it was bound to something else after we took hold of it.
@@ -418,7 +419,7 @@ pub(crate) struct Pinned {
 
 /// An entry that still lacks its name: whoever asked for the capture has that.
 fn entry(stat: Stat, held: Held, marks: Marks) -> Entry {
-    Entry { name: Box::default(), stat, held, xattrs: None, fingerprint: None, marks }
+    Entry { name: Leaf::default(), stat, held, xattrs: None, fingerprint: None, marks }
 }
 
 fn boxed(xattrs: Xattrs) -> Option<Box<Xattrs>> {

@@ -194,7 +194,7 @@ mod tests {
         let reading = read(&reader(&file, Arc::new(Appender(file.clone(), AtomicU64::new(2))))).expect("reads");
         assert!(reading.proven);
         assert_eq!(reading.contents, std::fs::read(&file).expect("reads"));
-        assert_eq!(reading.stat.size, reading.contents.len() as u64);
+        assert_eq!({ reading.stat.size }, reading.contents.len() as u64);
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
         std::fs::write(&file, b"one\n").expect("writes");
         let reading = read(&reader(&file, Arc::new(Appender(file.clone(), AtomicU64::new(u64::MAX))))).expect("reads");
         assert!(!reading.proven);
-        assert_eq!(reading.stat.size, reading.contents.len() as u64);
+        assert_eq!({ reading.stat.size }, reading.contents.len() as u64);
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::event::{Event, Observer};
 use crate::fate::{Fate, Ledger};
 use crate::gate::{Gate, Realm};
 use crate::plan::{Plan, Rules};
-use crate::relpath::RelPath;
+use crate::relpath::{Leaf, RelPath};
 use crate::sys::{self, Dir};
 use capture::Settings;
 use content::Pool;
@@ -360,7 +360,7 @@ fn take_in_copies(node: &mut Node) {
         let Ok(finished) = finished else { continue };
         entry.stat = finished.stat;
         parts.extend(finished.parts.iter().map(|(number, stat, staged)| Entry {
-            name: database::sidecar(&entry.name, *number).into(),
+            name: Leaf::from(&*database::sidecar(&entry.name, *number)),
             stat: *stat,
             held: Held::Copy(*staged),
             xattrs: None,

@@ -25,7 +25,7 @@ use crate::entry::{Stamp, Timestamp};
 use crate::event::Event;
 use crate::fate::Fate;
 use crate::gate::Verb;
-use crate::relpath::{RelPath, sort_by_name};
+use crate::relpath::{Leaf, RelPath, sort_by_name};
 use crate::sys::Dir;
 
 /// Rounds after which a tree that keeps moving is not asked any more, however much time is left.
@@ -202,7 +202,7 @@ impl Freezer<'_> {
     }
 
     /// The watched files whose contents moved since they were captured; they are marked for the next visit.
-    fn moved_contents(&self, id: NodeId, dir: &Dir, watched: &[Watched]) -> io::Result<Vec<(Box<[u8]>, Why)>> {
+    fn moved_contents(&self, id: NodeId, dir: &Dir, watched: &[Watched]) -> io::Result<Vec<(Leaf, Why)>> {
         let mut moved = Vec::new();
         for file in watched {
             let why = match dir.stat(&file.name).by(Verb::Stat) {
@@ -257,7 +257,7 @@ fn unheld() -> Fate {
 /// A file whose contents must be unmoved: it is hot, or its contents were frozen before the instant was, and would be
 /// older than the instant says.
 struct Watched {
-    name: Box<[u8]>,
+    name: Leaf,
     stat: crate::entry::Stat,
     /// Read without anything moving, and old enough that the next change must show.
     proves: bool,

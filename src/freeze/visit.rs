@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::fate::Fate;
 use crate::gate::Verb;
 use crate::plan::{Class, Verdict};
-use crate::relpath::{RelPath, joined, split};
+use crate::relpath::{Leaf, RelPath, joined, split};
 use crate::sys::{self, Dir, Listed, Listing};
 
 /// How many names of one directory are captured at a stretch before another worker may take some.
@@ -31,12 +31,12 @@ pub(crate) enum Task {
 
 /// A name to be captured.
 pub(crate) struct Wanted {
-    /// Where it stands in the listing.
-    at: usize,
-    name: Box<[u8]>,
+    name: Leaf,
+    /// By the listing.
+    ino: u64,
     class: Class,
     /// Names that are its log, its journal and the like if it is a database.
-    sidecars: Vec<(Box<[u8]>, Class)>,
+    sidecars: Vec<(Leaf, Class)>,
     /// It is named like the log or the journal of a database that is held already.
     of_held: bool,
 }
@@ -65,14 +65,14 @@ struct Compared {
     kept: Vec<Entry>,
     wanted: Vec<Wanted>,
     discarded: Vec<Entry>,
-    notes: BTreeMap<Box<[u8]>, Fate>,
+    notes: BTreeMap<Leaf, Fate>,
     visits: Vec<NodeId>,
 }
 
 impl Compared {
     /// With room for so many entries that are kept, and so many names that are wanted: vectors that grow step by step
     /// leave holes in the heap that add up.
-    fn with_room(notes: BTreeMap<Box<[u8]>, Fate>, kept: usize, wanted: usize) -> Self {
+    fn with_room(notes: BTreeMap<Leaf, Fate>, kept: usize, wanted: usize) -> Self {
         Self { kept: Vec::with_capacity(kept), wanted: Vec::with_capacity(wanted), notes, ..Self::default() }
     }
 }
@@ -123,7 +123,7 @@ impl Freezer<'_> {
         let base = &self.bases[usize::from(root)];
         let mut listing = dir.list().by(Verb::List)?;
         if let Some(only) = &base.only {
-            listing.names.retain(|listed| listed.name == *only);
+            listing.names.retain(|listed| *listed.name == **only);
         }
         Ok(listing)
     }
@@ -172,13 +172,14 @@ impl Freezer<'_> {
         worker: usize,
         queue: &Queue<Task>,
     ) -> io::Result<()> {
-        let mut listing = listing;
-        let compared = self.compare(id, root, &opened, &mut listing)?;
+        let compared = self.compare(id, root, &opened, &listing)?;
         let place = opened.place.clone();
         for entry in &compared.discarded {
             give_up(&place, entry);
         }
         self.put_back(id, &opened, &listing, compared.kept, compared.wanted.len(), compared.notes);
+        // What was listed is not needed while it is captured, and takes room.
+        drop(listing);
         compared.visits.into_iter().for_each(|child| queue.add(Task::Visit(child)));
         self.counted(0, 1);
         let mut wanted = compared.wanted;
@@ -196,7 +197,7 @@ impl Freezer<'_> {
         listing: &Listing,
         kept: Vec<Entry>,
         wanted: usize,
-        notes: BTreeMap<Box<[u8]>, Fate>,
+        notes: BTreeMap<Leaf, Fate>,
     ) {
         let stamp = Stamp::of(&opened.stat);
         let tick = self.tick(&opened.place);
@@ -223,7 +224,7 @@ impl Freezer<'_> {
 
     /// Holds a listing against what was held before: what is unmoved stays, what is new or replaced is wanted, what
     /// is missing has departed.
-    fn compare(&self, id: NodeId, root: u16, opened: &Opened, listing: &mut Listing) -> io::Result<Compared> {
+    fn compare(&self, id: NodeId, root: u16, opened: &Opened, listing: &Listing) -> io::Result<Compared> {
         let (old, mut notes, unresolved) = self.take_out(id);
         notes.retain(|_, fate| *fate == Fate::Departed);
         let (kept, wanted) = (old.len(), listing.names.len().saturating_sub(old.len()));
@@ -247,19 +248,15 @@ impl Freezer<'_> {
                 None => {}
             }
         }
-        for wanted in &mut compared.wanted {
-            // Moved, not copied: a large directory would else have all its names twice.
-            wanted.name = std::mem::take(&mut listing.names[wanted.at].name);
-        }
         group_sidecars(&mut compared);
         // By inode: neighbours share a block of the inode table, which is fetched once for all of them then, and not
         // once for each.
-        compared.wanted.sort_unstable_by_key(|wanted| listing.names[wanted.at].ino);
+        compared.wanted.sort_unstable_by_key(|wanted| wanted.ino);
         Ok(compared)
     }
 
     #[expect(clippy::type_complexity, reason = "what a listing is held against, taken under one lock")]
-    fn take_out(&self, id: NodeId) -> (Vec<Entry>, BTreeMap<Box<[u8]>, Fate>, Vec<Box<[u8]>>) {
+    fn take_out(&self, id: NodeId) -> (Vec<Entry>, BTreeMap<Leaf, Fate>, Vec<Leaf>) {
         let mut nodes = self.nodes();
         let node = &mut nodes[id as usize];
         (std::mem::take(&mut node.entries), std::mem::take(&mut node.notes), std::mem::take(&mut node.unresolved))
@@ -332,7 +329,8 @@ impl Freezer<'_> {
             compared.kept.push(directory_entry(listed.name.clone(), listed.ino, &opened.stat, child));
             return;
         }
-        compared.wanted.push(Wanted { at, name: Box::default(), class, sidecars: Vec::new(), of_held: false });
+        let (name, ino) = (listed.name.clone(), listed.ino);
+        compared.wanted.push(Wanted { name, ino, class, sidecars: Vec::new(), of_held: false });
     }
 
     fn kind_of(&self, opened: &Opened, listed: &Listed) -> io::Result<Option<Kind>> {
@@ -410,7 +408,7 @@ impl Freezer<'_> {
         };
         let mut taken = Vec::with_capacity(wanted.len());
         let mut outcomes = Vec::new();
-        let mut sort = |name: Box<[u8]>, outcome| match outcome {
+        let mut sort = |name: Leaf, outcome| match outcome {
             Outcome::Taken(entry) => taken.push(Entry { name, ..entry }),
             other => outcomes.push((name, other)),
         };
@@ -428,7 +426,7 @@ impl Freezer<'_> {
         Ok(())
     }
 
-    fn record(&self, id: NodeId, place: &Place, taken: Vec<Entry>, outcomes: Vec<(Box<[u8]>, Outcome)>) {
+    fn record(&self, id: NodeId, place: &Place, taken: Vec<Entry>, outcomes: Vec<(Leaf, Outcome)>) {
         let mut nodes = self.nodes();
         let node = &mut nodes[id as usize];
         if node.state == State::Gone {
@@ -446,7 +444,7 @@ impl Freezer<'_> {
         }
     }
 
-    fn unresolved(&self, id: NodeId, name: Box<[u8]>) {
+    fn unresolved(&self, id: NodeId, name: Leaf) {
         self.nodes()[id as usize].unresolved.push(name);
     }
 
@@ -513,7 +511,7 @@ fn of_database(capturer: &Capturer<'_>, name: &[u8], class: Class) -> io::Result
 }
 
 /// The entry of a subdirectory; its metadata is its node's.
-fn directory_entry(name: Box<[u8]>, ino: u64, parent: &Stat, child: NodeId) -> Entry {
+fn directory_entry(name: Leaf, ino: u64, parent: &Stat, child: NodeId) -> Entry {
     let stat = Stat { kind: Kind::Directory, ino, ..*parent };
     Entry { name, stat, held: Held::Directory(child), xattrs: None, fingerprint: None, marks: Marks::default() }
 }

@@ -118,7 +118,7 @@ fn is_database(dir: &Dir, name: &[u8]) -> io::Result<bool> {
 }
 
 fn names(dir: &Dir) -> io::Result<Vec<Box<[u8]>>> {
-    Ok(dir.list()?.whole()?.into_iter().map(|found| found.name).collect())
+    Ok(dir.list()?.whole()?.iter().map(|found| Box::from(&*found.name)).collect())
 }
 
 fn is_directory(dir: &Dir, name: &[u8]) -> io::Result<bool> {

@@ -17,7 +17,7 @@ use super::file::{Reader, Writer};
 use super::{WANTED, kind, stat};
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::gate::{Gate, Realm, Step, Unstoppable, Verb};
-use crate::relpath::{RelPath, sort_by_name};
+use crate::relpath::{Leaf, Leaves, RelPath, sort_by_name};
 
 /// What an open directory tells the kernel. `NONBLOCK` keeps us from hanging where a fifo took the name.
 const DIRECTORY: OFlags =
@@ -44,7 +44,7 @@ pub(crate) struct Dir {
 /// One name of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
-    pub(crate) name: Box<[u8]>,
+    pub(crate) name: Leaf,
     pub(crate) ino: u64,
     /// `None` where the filesystem does not tell.
     pub(crate) kind: Option<Kind>,
@@ -173,15 +173,20 @@ impl Dir {
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
         let mut raw = kernel::RawDir::new(&*self.fd, &mut buffer);
         let mut listing = Listing::default();
+        let mut block = Block::default();
         while let Some(entry) = raw.next() {
             match entry {
-                Ok(entry) => listing.names.extend(listed(entry.file_name(), entry.ino(), entry.file_type())),
+                Ok(entry) => block.push(entry.file_name(), entry.ino(), entry.file_type()),
                 Err(error) => {
                     listing.trouble = Some(error.into());
                     break;
                 }
             }
+            if block.names.is_full() {
+                listing.names.extend(block.take());
+            }
         }
+        listing.names.extend(block.take());
         sort_by_name(&mut listing.names, |listed| &listed.name);
         Ok(listing)
     }
@@ -411,10 +416,25 @@ fn flock(fd: impl AsFd) -> io::Result<bool> {
     }
 }
 
-fn listed(name: &CStr, ino: u64, file_type: FileType) -> Option<Listed> {
-    let name = name.to_bytes();
-    let kind = (file_type != FileType::Unknown).then(|| kind(file_type));
-    (name != b"." && name != b"..").then(|| Listed { name: name.into(), ino, kind })
+/// Some names of a listing, whose bytes are going to lie together.
+#[derive(Default)]
+struct Block {
+    names: Leaves,
+    others: Vec<(u64, Option<Kind>)>,
+}
+
+impl Block {
+    fn push(&mut self, name: &CStr, ino: u64, file_type: FileType) {
+        let name = name.to_bytes();
+        if name != b"." && name != b".." {
+            self.names.push(name);
+            self.others.push((ino, (file_type != FileType::Unknown).then(|| kind(file_type))));
+        }
+    }
+
+    fn take(&mut self) -> impl Iterator<Item = Listed> {
+        self.names.take().zip(self.others.drain(..)).map(|(name, (ino, kind))| Listed { name, ino, kind })
+    }
 }
 
 /// `openat2` beneath a directory, in steps where the path is longer than the kernel takes.
