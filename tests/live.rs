@@ -5,19 +5,22 @@
 //! out, the same oracles object.
 
 mod churn;
+mod proof;
 mod support;
+mod truth;
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use churn::{Churn, Kind, Load, Log, Sample, no_torn_line, sample_state};
+use churn::{Churn, Kind, Load, Sample, sample_state};
 use clawsnap::event::{Event, Observer};
 use clawsnap::freeze::{Ablation, Mode};
 use clawsnap::report::{Consistency, Report};
-use support::{Archive, Backup, leftovers};
+use proof::{Promise, proven};
+use support::{Backup, leftovers};
+use truth::Told;
 
 /// Backups under churn, on each of two filesystems.
 fn runs() -> u64 {
@@ -49,70 +52,10 @@ fn backup_under(load: Load, top: &Path, seed: u64, tune: impl Fn(Backup) -> Back
     assert!(log.errors().is_empty(), "the mutator itself failed: {:?}", log.errors());
     assert!(leftovers(top).is_empty(), "staging is left behind");
     let log = log.only(churn::is_kept);
-    let verdict = judge(&report, &archive, &state, &log);
+    let verdict = Told::of(&report).judge(&archive, &state, &log);
     fs::remove_dir_all(&state).expect("removes");
     let _whether_made = fs::remove_file(&archive);
     (report, verdict)
-}
-
-/// Holds an archive against the truth.
-fn judge(report: &Report, archive: &Path, state: &Path, log: &Log) -> Result<(), String> {
-    if !matches!(report.exit_code(), 0 | 3) {
-        return Err(format!("no archive: {:?}", report.error));
-    }
-    let archive = Archive::read(archive);
-    let relative = |path: &Path| path.strip_prefix(state).ok().map(Path::to_path_buf);
-    let names: BTreeSet<PathBuf> = archive.payload.keys().filter_map(|path| relative(path)).collect();
-    let (from, to) = span(report);
-    if report.consistent == Some(Consistency::Instant) {
-        log.names_possible_at(to, to, &names)?;
-    }
-    for (path, _) in log.existed_throughout(from, to) {
-        let told = report.losses.iter().any(|loss| loss.path.0.ends_with(path.as_os_str().as_encoded_bytes()));
-        if !names.contains(&path) && !told {
-            return Err(format!("{} was there all the time, and is not in the archive", path.display()));
-        }
-    }
-    contents(report, &archive, state, log, &names)
-}
-
-fn contents(
-    report: &Report,
-    archive: &Archive,
-    state: &Path,
-    log: &Log,
-    names: &BTreeSet<PathBuf>,
-) -> Result<(), String> {
-    let known: BTreeSet<&Path> = log.names().collect();
-    let flagged: BTreeSet<&[u8]> = report.losses.iter().map(|loss| &loss.path.0[..]).collect();
-    for name in names.iter().filter(|name| known.contains(name.as_path())) {
-        let path = state.join(name);
-        let Some(bytes) = archive.contents(&path) else { continue };
-        if flagged.contains(path.as_os_str().as_encoded_bytes()) {
-            continue;
-        }
-        log.bytes_ok(name, bytes)?;
-        if name.to_string_lossy().contains(".jsonl") {
-            no_torn_line(bytes).map_err(|torn| format!("{}: {torn}", name.display()))?;
-        }
-    }
-    for departed in &report.departed {
-        let path = PathBuf::from(String::from_utf8_lossy(&departed.path.0).into_owned());
-        if archive.payload.contains_key(&path) {
-            return Err(format!("{} has two fates", path.display()));
-        }
-    }
-    Ok(())
-}
-
-/// The freeze, in nanoseconds since the epoch.
-fn span(report: &Report) -> (u64, u64) {
-    let now = churn::now_ns();
-    let end = report.instant.as_deref().map_or(now, churn::instant_ns);
-    // Without an instant, the end is not told: then only what stood before and after the whole run is certain.
-    let start = end
-        .saturating_sub(report.freeze_microseconds * 1_000 + if report.instant.is_some() { 0 } else { 10_000_000_000 });
-    (start, end)
 }
 
 /// Where the runs are made: on the filesystem of the temporary directory, and on tmpfs.
@@ -147,6 +90,8 @@ fn no_backup_contradicts_the_truth(load: fn() -> Load) {
         }
         println!("{place}: {} runs, {instants} of one instant, {losses} files flagged", runs() / 2);
         assert!(instants > 0, "on {place} not one run came to rest: the oracle of the instant was never asked");
+        proven(&[Promise::Instant], instants, "churn");
+        proven(&[Promise::Whole, Promise::Fate], runs() / 2, "churn");
     }
 }
 

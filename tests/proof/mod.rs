@@ -33,5 +33,5 @@ pub fn proven(promises: &[Promise], trials: u64, by: &str) {
 
 /// Tells what this machine cannot do.
 pub fn skipped(what: &str, why: &str) {
-    println!("proof: skipped {what}: {why}");
+    println!("skipped: {what}: {why}");
 }
