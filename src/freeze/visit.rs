@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::Freezer;
 use super::capture::{By, Capturer, Outcome, Refusal, sidecar_of};
@@ -26,7 +28,7 @@ pub(crate) enum Task {
     /// List a directory.
     Visit(NodeId),
     /// Capture some of its names.
-    Capture(NodeId, Dir, Place, Vec<Wanted>),
+    Capture(NodeId, Dir, Place, Share),
 }
 
 /// A name to be captured.
@@ -39,6 +41,26 @@ pub(crate) struct Wanted {
     sidecars: Vec<(Leaf, Class)>,
     /// It is named like the log or the journal of a database that is held already.
     of_held: bool,
+}
+
+/// Some of the names that are wanted of a directory. All of them lie together until the last is captured: cut into
+/// pieces, those of a large directory would be there twice.
+pub(crate) struct Share {
+    all: Arc<Vec<Wanted>>,
+    range: Range<usize>,
+}
+
+impl Share {
+    /// All of them, in shares of at most [`CHUNK`].
+    fn of(wanted: Vec<Wanted>) -> impl DoubleEndedIterator<Item = Self> {
+        let all = Arc::new(wanted);
+        let begins = (0..all.len()).step_by(CHUNK);
+        begins.map(move |at| Self { range: at..all.len().min(at + CHUNK), all: Arc::clone(&all) })
+    }
+
+    fn names(&self) -> &[Wanted] {
+        &self.all[self.range.clone()]
+    }
 }
 
 /// A directory that was opened, and how it looked before it was listed.
@@ -85,7 +107,7 @@ impl Freezer<'_> {
     pub(crate) fn work(&self, task: Task, worker: usize, queue: &Queue<Task>) -> io::Result<()> {
         match task {
             Task::Visit(id) => self.visit(id, worker, queue),
-            Task::Capture(id, dir, place, wanted) => self.capture(id, &dir, &place, wanted, worker),
+            Task::Capture(id, dir, place, share) => self.capture(id, &dir, &place, share.names(), worker),
         }
     }
 
@@ -182,12 +204,11 @@ impl Freezer<'_> {
         drop(listing);
         compared.visits.into_iter().for_each(|child| queue.add(Task::Visit(child)));
         self.counted(0, 1);
-        let mut wanted = compared.wanted;
-        while wanted.len() > CHUNK {
-            let rest = wanted.split_off(wanted.len() - CHUNK);
-            queue.add(Task::Capture(id, opened.dir.clone(), place.clone(), rest));
-        }
-        self.capture(id, &opened.dir, &place, wanted, worker)
+        let mut shares = Share::of(compared.wanted);
+        let first = shares.next();
+        // What was added last is taken first: the order of inodes stays.
+        shares.rev().for_each(|share| queue.add(Task::Capture(id, opened.dir.clone(), place.clone(), share)));
+        first.map_or(Ok(()), |share| self.capture(id, &opened.dir, &place, share.names(), worker))
     }
 
     fn put_back(
@@ -394,7 +415,7 @@ impl Freezer<'_> {
         }
     }
 
-    fn capture(&self, id: NodeId, dir: &Dir, place: &Place, wanted: Vec<Wanted>, worker: usize) -> io::Result<()> {
+    fn capture(&self, id: NodeId, dir: &Dir, place: &Place, wanted: &[Wanted], worker: usize) -> io::Result<()> {
         let root = self.nodes()[id as usize].root;
         let capturer = Capturer {
             settings: &self.settings,
@@ -408,15 +429,15 @@ impl Freezer<'_> {
         };
         let mut taken = Vec::with_capacity(wanted.len());
         let mut outcomes = Vec::new();
-        let mut sort = |name: Leaf, outcome| match outcome {
-            Outcome::Taken(entry) => taken.push(Entry { name, ..entry }),
-            other => outcomes.push((name, other)),
+        let mut sort = |name: &Leaf, outcome| match outcome {
+            Outcome::Taken(entry) => taken.push(Entry { name: name.clone(), ..entry }),
+            other => outcomes.push((name.clone(), other)),
         };
         for Wanted { name, class, sidecars, of_held, .. } in wanted {
             let outcome =
-                if of_held { of_database(&capturer, &name, class)? } else { capturer.capture(&name, class, false)? };
+                if *of_held { of_database(&capturer, name, *class)? } else { capturer.capture(name, *class, false)? };
             for (sidecar, class) in sidecars {
-                let outcome = capture_sidecar(&capturer, &outcome, &sidecar, class)?;
+                let outcome = capture_sidecar(&capturer, &outcome, sidecar, *class)?;
                 sort(sidecar, outcome);
             }
             sort(name, outcome);
