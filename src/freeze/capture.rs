@@ -163,7 +163,7 @@ impl Capturer<'_> {
 
     fn symlink(&self, name: &[u8], stat: Stat) -> Result<Entry, Refusal> {
         let target = self.dir.read_link(name).by(Verb::ReadLink)?;
-        Ok(entry(stat, Held::Symlink(target.into()), Marks::default()))
+        Ok(entry(stat, Held::Symlink(Box::new(target.into())), Marks::default()))
     }
 
     /// What its times say about a file whose metadata was taken when the filesystem's clock stood at `looked`, or

@@ -94,8 +94,8 @@ pub(crate) struct Marks {
 pub(crate) enum Held {
     /// A directory of its own.
     Directory(NodeId),
-    /// A symbolic link's target.
-    Symlink(Box<[u8]>),
+    /// A symbolic link's target; boxed twice, as a box of bytes alone would make every entry longer.
+    Symlink(Box<Box<[u8]>>),
     /// A second name.
     Link(Staged),
     /// Shared extents.
