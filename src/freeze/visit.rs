@@ -276,7 +276,6 @@ impl Freezer<'_> {
         Ok(compared)
     }
 
-    #[expect(clippy::type_complexity, reason = "what a listing is held against, taken under one lock")]
     fn take_out(&self, id: NodeId) -> (Vec<Entry>, BTreeMap<Leaf, Fate>, Vec<Leaf>) {
         let mut nodes = self.nodes();
         let node = &mut nodes[id as usize];
