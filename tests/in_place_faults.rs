@@ -18,7 +18,7 @@ use clawsnap::restore::Ending;
 use place::support::{Backup, Script, write_cold};
 use place::{Mounted, Scene, Tree, childless, contents, idle, restore, sh, tree};
 use proof::{Promise, proven};
-use steps::{count, counted, is_thorough, step};
+use steps::{count, counted, is_thorough, points, step};
 
 /// The kinds of restore that the sweeps below try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,7 +359,7 @@ fn a_restore_in_place_that_is_killed_at_any_call_is_completed_or_was_never_begun
         let calls = calls_of(&line());
         set_back(&scene);
         let mut kills = 0;
-        for at in 0..calls {
+        for at in points(calls) {
             let Some(call) = killed(&line(), at) else { continue };
             let what = format!("{sort:?}, killed at call {at} of {calls}, {call}");
             assert_recovers(&scene, sort, &archive, &looks, &precious, &what);
@@ -389,7 +389,7 @@ fn a_way_back_that_is_killed_at_any_call_can_be_gone_again() {
         let calls = calls_of(&undo().0);
         set_back(&scene);
         let mut kills = 0;
-        for at in 0..calls {
+        for at in points(calls) {
             let (line, kept) = undo();
             if let Some(call) = killed(&line, at) {
                 let what = format!("{sort:?}, killed at call {at} of {calls}, {call}");

@@ -19,7 +19,7 @@ use place::support::patient::verdict;
 use place::support::{Looks, differences, snapshot};
 use proof::{Promise, proven};
 use stage::{Stage, text};
-use steps::{count, counted, is_thorough, step};
+use steps::{count, counted, is_thorough, points, step};
 
 const THEN: u64 = 1_700_000_000;
 
@@ -130,7 +130,7 @@ fn archives(stage: &Stage) -> BTreeMap<OsString, Vec<u8>> {
 fn killed_everywhere(name: &str, least: u64, scene: fn() -> Stage, command: fn(&Stage) -> Command, judge: fn(&Killed)) {
     let calls = count(&command(&scene()), counted());
     let (mut kills, mut left) = (0, 0);
-    for at in 0..calls {
+    for at in points(calls) {
         let stage = scene();
         let (before, archives) = (snapshot(&stage.path("source")), archives(&stage));
         let Some(call) = step(&command(&stage), counted(), at).killed_at else { continue };

@@ -1,6 +1,7 @@
 //! What killed runs leave, and who removes it.
 #![cfg(feature = "cli")]
 
+mod proof;
 mod stage;
 
 use std::fs;
@@ -10,6 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use proof::{Promise, proven};
 use serde_json::Value;
 use stage::{Stage, finished, json, send, text, wait_until};
 
@@ -237,4 +239,6 @@ fn a_run_that_is_killed_at_any_point_is_no_hindrance_to_the_next() {
         begun.elapsed()
     );
     assert!(left > 0, "no kill left anything: nothing was tried");
+    proven(&[Promise::Untouched], kills(), "killed at random");
+    proven(&[Promise::Name], published, "killed at random");
 }
