@@ -3,6 +3,7 @@
 //! Each time every name has one fate, nothing is published unless it holds what it says, no staging is left, and the
 //! source is byte-identical with its link counts.
 
+mod proof;
 mod support;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use clawsnap::gate::{Realm, Step, Verb, cancelled};
 use clawsnap::report::{Outcome, Report};
+use proof::{Promise, proven};
 use support::{Archive, Backup, Looks, Script, cool, differences, leftovers, snapshot, write, write_cold};
 
 const EPERM: i32 = 1;
@@ -165,12 +167,19 @@ fn sweep(bench: &Bench, faults: &[Option<i32>], stride: u64) {
     bench.judge(&clean, "without a fault");
     assert_eq!(clean.counts.losses(), 1, "the raw database alone: {:?}", clean.losses);
     assert!(steps > 150, "only {steps} steps were seen: the gate is not asked");
+    let mut trials = 0;
     for &fault in faults {
         for at in (0..steps + 10).step_by(usize::try_from(stride).expect("small")) {
             let (report, _) = bench.run(move |step, _| if step == at { fail(fault) } else { Ok(()) });
             bench.judge(&report, &format!("step {at} of {steps} fails with {fault:?}"));
+            trials += 1;
         }
     }
+    held(trials, "a fault at every step");
+}
+
+fn held(trials: u64, by: &str) {
+    proven(&[Promise::Fate, Promise::Untouched, Promise::Name], trials, by);
 }
 
 #[test]
@@ -217,6 +226,7 @@ fn a_run_under_a_fault_that_stays_keeps_every_promise() {
     let bench = Bench::of(true);
     let (_, steps) = bench.run(|_, _| Ok(()));
     fs::remove_file(bench.out.join("a.tar")).expect("removes");
+    let mut trials = 0;
     for realm in [Realm::Source, Realm::Staging, Realm::Output] {
         let verbs = VERBS.iter().filter(|verb| !cleans_up(realm, **verb));
         for &verb in verbs {
@@ -229,10 +239,12 @@ fn a_run_under_a_fault_that_stays_keeps_every_promise() {
                         &report,
                         &format!("every {verb:?} in {realm:?} from step {from} on fails with {fault:?}"),
                     );
+                    trials += 1;
                 }
             }
         }
     }
+    held(trials, "a fault that stays");
 }
 
 /// What the clean-up itself needs.

@@ -3,6 +3,7 @@
 
 mod churn;
 mod mounts;
+mod proof;
 mod support;
 
 use std::fs;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use churn::{Sample, sample_state};
 use clawsnap::report::{Consistency, Report};
 use mounts::{bound, can, mounted, text};
+use proof::{Promise, proven};
 use support::{Archive, Backup, differences, leftovers, snapshot};
 
 fn sample(dir: &Path) {
@@ -36,6 +38,7 @@ fn check(source: &Path, top: &Path) -> (Report, Archive) {
         assert!(left_out || hash == looks.contents, "{} is not what it was", path.display());
     }
     fs::remove_file(archive).expect("removes");
+    proven(&[Promise::Instant, Promise::Whole, Promise::Fate, Promise::Untouched], 1, "a filesystem of another kind");
     (report, found)
 }
 

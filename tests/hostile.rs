@@ -3,6 +3,7 @@
 //! Each archive agrees with itself to the last hash, so only the rule that it breaks can refuse it. It must be refused by
 //! `verify`, `list` and `restore` alike, and nothing outside of the target may change.
 
+mod proof;
 mod support;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use clawsnap::gate::{CancelFlag, Gate};
 use clawsnap::list::{Wanted, list};
 use clawsnap::restore::{Ending, RestoreOptions, Restored, restore};
 use clawsnap::verify::{Trust, VerifyOptions, verify};
+use proof::{Promise, proven};
 use support::forge::{Piece, ROOT, forge, own, payload, proofs, written};
 use support::{Backup, Looks, differences, leftovers, snapshot, write, write_cold};
 
@@ -539,4 +541,5 @@ fn a_neighbour_who_swaps_directories_for_links_cannot_lead_a_restore_outside() {
     println!("{swaps} swaps; of {} restores {failed} failed", whole + failed);
     assert_eq!(differences(&before, &scene.outside()), [] as [String; 0]);
     assert!(swaps > 100 && failed > 10, "{swaps} swaps, {failed} of {} failed", whole + failed);
+    proven(&[Promise::Untouched], swaps, "a neighbour's swaps during restores");
 }

@@ -62,6 +62,25 @@ pub(crate) struct Recheck {
 }
 
 impl Contents<'_> {
+    /// The same, in memory if it is a small file of ours: many are made ready at a time, and each that is only opened takes
+    /// a descriptor.
+    ///
+    /// # Errors
+    /// Those of reading it; it is shorter than it was.
+    pub(crate) fn in_memory(mut self) -> io::Result<Self> {
+        if let Body::Own(reader, _) = &self.body
+            && self.stat.size <= SMALL
+        {
+            let mut bytes = vec![0; usize::try_from(self.size).map_err(io::Error::other)?];
+            let filled = reader.fill_at(&mut bytes, 0)?;
+            if filled < bytes.len() {
+                return Err(io::Error::other(format!("only {filled} bytes of its copy are left")));
+            }
+            self.body = Body::Bytes(Cow::Owned(bytes));
+        }
+        Ok(self)
+    }
+
     /// The fate of a file that was streamed from `reader`, where that was not as it should have been.
     ///
     /// # Errors

@@ -14,8 +14,8 @@ use crate::freeze::{Found, Held};
 /// Threads that read. They wait for the disk more than for a core.
 const READERS: usize = 4;
 
-/// What a thread makes ready at a stretch: so many names, of so many bytes together. (One that is larger is alone, and
-/// only opened.)
+/// What a thread makes ready at a stretch: so many names, of so many bytes together. One that is larger is the last, and
+/// only opened: so few descriptors are needed, whatever is read.
 const BATCH_NAMES: usize = 64;
 const BATCH_BYTES: u64 = SMALL;
 
@@ -33,7 +33,7 @@ pub(super) struct Ready<'a> {
 impl<'a> Ready<'a> {
     /// Makes a file ready, and lets go of what held it where all of it is in memory.
     pub(super) fn of(place: Place<'a>, reading: &Reading) -> Self {
-        let contents = reading.contents(place);
+        let contents = reading.contents(place).and_then(Contents::in_memory);
         let blake3 = match contents.as_ref().map(|contents| &contents.body) {
             Ok(Body::Bytes(bytes)) => {
                 place.let_go();

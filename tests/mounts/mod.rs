@@ -21,11 +21,11 @@ pub fn can(words: &[&str]) -> bool {
     match Command::new(words[0]).args(&words[1..]).output() {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
-            eprintln!("skipped: {words:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+            println!("skipped: {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
             false
         }
         Err(error) => {
-            eprintln!("skipped: {words:?}: {error}");
+            println!("skipped: {}: {error}", words.join(" "));
             false
         }
     }

@@ -401,10 +401,11 @@ impl<'a> Claim<'a> {
         let all = run.claimed.fetch_add(bytes, Ordering::SeqCst) + bytes;
         let claim = Self { claimed: &run.claimed, bytes };
         let free = staging.free_space()?;
-        if free < all.saturating_add(all / 16).saturating_add(RESERVE.min(bytes)) {
+        let needed = all.saturating_add(all / 16).saturating_add(RESERVE.min(bytes));
+        if free < needed {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
-                format!("there is no room for its copy beside the source: {free} bytes are free, {all} are needed"),
+                format!("there is no room for its copy beside the source: {free} bytes are free, {needed} are needed"),
             ));
         }
         Ok(claim)
