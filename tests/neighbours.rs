@@ -233,7 +233,7 @@ fn files_that_shrink_to_nothing_and_grow_again_are_whole_or_named() {
         let (report, archive) = scene.beside(|stop| {
             for number in (0_usize..).take_while(|_| !stop.load(Ordering::Relaxed)) {
                 let file = OpenOptions::new().write(true).open(&names[number % names.len()]).expect("opens");
-                let length = if number / names.len() % 2 == 0 { 0 } else { long.len() as u64 };
+                let length = if (number / names.len()).is_multiple_of(2) { 0 } else { long.len() as u64 };
                 file.set_len(length).expect("cuts");
                 thread::sleep(Duration::from_micros(300));
             }
