@@ -122,7 +122,8 @@ impl Backup {
             freeze: self.options,
             verify: true,
             if_changed: false,
-            wait: Duration::ZERO,
+            // A child that another test has just started holds the locks of this process until it becomes its program.
+            wait: Duration::from_secs(20),
             created_at: self.created_at,
             retention: None,
         };
