@@ -4,8 +4,13 @@
 //! that unlinks, renames, truncates or appends for real between two of our calls, or answers with an errno that
 //! the kernel will not give on demand.
 
+mod watched;
+
+pub use watched::{UnderWay, Watched};
+
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -76,6 +81,17 @@ pub struct Step<'a> {
     pub name: &'a [u8],
 }
 
+/// What a step's name is to be looked for beneath, by a descriptor that is open as long as the step lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Nothing: it is a path.
+    Nowhere,
+    /// This directory.
+    Dir(RawFd),
+    /// This is the file itself.
+    File(RawFd),
+}
+
 /// Asked before every step.
 pub trait Gate: Send + Sync {
     /// Lets the step pass, or answers in the kernel's stead.
@@ -83,6 +99,32 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// Whatever the step shall fail with: an errno, or [`cancelled`].
     fn pass(&self, step: &Step<'_>) -> io::Result<()>;
+
+    /// A step that has passed is taken now, by this thread. One that may last is told; one that only asks is not.
+    fn begun(&self, _: &Step<'_>, _: At) {}
+
+    /// The step that this thread took is over. A thread takes one step at a time.
+    fn ended(&self) {}
+}
+
+/// A step that is being taken; it is over when this is dropped.
+#[must_use]
+pub(crate) struct Taking<'a>(&'a dyn Gate);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.ended();
+    }
+}
+
+/// Takes a step, if it may pass.
+///
+/// # Errors
+/// Those of [`Gate::pass`].
+pub(crate) fn take<'a>(gate: &'a dyn Gate, step: &Step<'_>, at: At) -> io::Result<Taking<'a>> {
+    gate.pass(step)?;
+    gate.begun(step, at);
+    Ok(Taking(gate))
 }
 
 /// The payload of the error by which a cancelled run unwinds.
@@ -156,6 +198,14 @@ impl Gate for Unstoppable {
             Err(error) if is_cancelled(&error) => Ok(()),
             other => other,
         }
+    }
+
+    fn begun(&self, step: &Step<'_>, at: At) {
+        self.0.begun(step, at);
+    }
+
+    fn ended(&self) {
+        self.0.ended();
     }
 }
 

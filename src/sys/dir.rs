@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::file::{Reader, Writer};
 use super::{WANTED, kind, stat};
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
-use crate::gate::{Gate, Realm, Step, Unstoppable, Verb};
+use crate::gate::{self, At, Gate, Realm, Step, Taking, Unstoppable, Verb};
 use crate::relpath::{Leaf, Leaves, RelPath, sort_by_name};
 
 /// What an open directory tells the kernel. `NONBLOCK` keeps us from hanging where a fifo took the name.
@@ -70,8 +70,11 @@ impl Listing {
 impl Dir {
     /// Opens the directory at `path`, which must not be a symbolic link itself.
     pub(crate) fn open(path: &Path, realm: Realm, gate: Arc<dyn Gate>) -> io::Result<Dir> {
-        gate.pass(&Step { verb: Verb::OpenDir, realm, dir: b"", name: path.as_os_str().as_bytes() })?;
-        let fd = kernel::openat(kernel::CWD, path, DIRECTORY, Mode::empty())?;
+        let step = Step { verb: Verb::OpenDir, realm, dir: b"", name: path.as_os_str().as_bytes() };
+        let fd = {
+            let _step = gate::take(&*gate, &step, At::Nowhere)?;
+            kernel::openat(kernel::CWD, path, DIRECTORY, Mode::empty())?
+        };
         Ok(Dir { fd: Arc::new(fd), gate, realm, path: RelPath::root() })
     }
 
@@ -103,13 +106,12 @@ impl Dir {
 
     /// A path that leads to this very directory as long as it is held, in this process and in those that it starts.
     pub(crate) fn way_in(&self) -> PathBuf {
-        use std::os::fd::AsRawFd;
         format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
     }
 
     /// Makes it the working directory of this process.
     pub(crate) fn enter(&self) -> io::Result<()> {
-        self.pass(Verb::OpenDir, b"")?;
+        let _step = self.pass(Verb::OpenDir, b"")?;
         Ok(rustix::process::fchdir(&*self.fd)?)
     }
 
@@ -146,14 +148,15 @@ impl Dir {
         &self.gate
     }
 
-    fn pass(&self, verb: Verb, name: &[u8]) -> io::Result<()> {
-        self.gate.pass(&Step { verb, realm: self.realm, dir: self.path.as_bytes(), name })
+    fn pass(&self, verb: Verb, name: &[u8]) -> io::Result<Taking<'_>> {
+        let step = Step { verb, realm: self.realm, dir: self.path.as_bytes(), name };
+        gate::take(&*self.gate, &step, At::Dir(self.fd.as_raw_fd()))
     }
 
     /// Opens a directory anywhere beneath this one. No symbolic link is followed and no `..` obeyed, however the tree
     /// is rearranged meanwhile.
     pub(crate) fn open_dir(&self, below: &[u8]) -> io::Result<Dir> {
-        self.pass(Verb::OpenDir, below)?;
+        let _step = self.pass(Verb::OpenDir, below)?;
         let fd =
             if below.is_empty() { Arc::clone(&self.fd) } else { Arc::new(open_beneath(&self.fd, below, DIRECTORY)?) };
         Ok(Dir { fd, gate: Arc::clone(&self.gate), realm: self.realm, path: self.path.join(below) })
@@ -161,14 +164,14 @@ impl Dir {
 
     /// The parent directory, for staging beside a root.
     pub(crate) fn open_parent(&self) -> io::Result<Dir> {
-        self.pass(Verb::OpenDir, b"..")?;
+        let _step = self.pass(Verb::OpenDir, b"..")?;
         let fd = kernel::openat(&*self.fd, c"..", DIRECTORY, Mode::empty())?;
         Ok(Dir { fd: Arc::new(fd), gate: Arc::clone(&self.gate), realm: self.realm, path: RelPath::root() })
     }
 
     /// Reads all names but `.` and `..`, from the start.
     pub(crate) fn list(&self) -> io::Result<Listing> {
-        self.pass(Verb::List, b"")?;
+        let _step = self.pass(Verb::List, b"")?;
         kernel::seek(&*self.fd, kernel::SeekFrom::Start(0))?;
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
         let mut raw = kernel::RawDir::new(&*self.fd, &mut buffer);
@@ -193,25 +196,25 @@ impl Dir {
 
     /// The directory's own metadata.
     pub(crate) fn stat_self(&self) -> io::Result<Stat> {
-        self.pass(Verb::Stat, b"")?;
+        let _step = self.pass(Verb::Stat, b"")?;
         Ok(stat(&kernel::statx(&*self.fd, c"", AtFlags::EMPTY_PATH, WANTED)?))
     }
 
     /// The number of the mount that the directory is seen through; bind mounts of one filesystem differ in it.
     pub(crate) fn mount(&self) -> io::Result<u64> {
-        self.pass(Verb::Stat, b"")?;
+        let _step = self.pass(Verb::Stat, b"")?;
         Ok(kernel::statx(&*self.fd, c"", AtFlags::EMPTY_PATH, WANTED)?.stx_mnt_id)
     }
 
     /// The metadata of what `name` is bound to, not following it.
     pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
-        self.pass(Verb::Stat, name)?;
+        let _step = self.pass(Verb::Stat, name)?;
         Ok(stat(&kernel::statx(&*self.fd, name, AtFlags::SYMLINK_NOFOLLOW, WANTED)?))
     }
 
     /// Opens a file for reading, without following it, and without touching its access time where that is allowed.
     pub(crate) fn open_file(&self, name: &[u8]) -> io::Result<Reader> {
-        self.pass(Verb::Open, name)?;
+        let _step = self.pass(Verb::Open, name)?;
         let opened = match kernel::openat(&*self.fd, name, READ | OFlags::NOATIME, Mode::empty()) {
             // Only the owner may ask for that.
             Err(Errno::PERM) => kernel::openat(&*self.fd, name, READ, Mode::empty())?,
@@ -233,33 +236,33 @@ impl Dir {
 
     /// The target of a symbolic link.
     pub(crate) fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
-        self.pass(Verb::ReadLink, name)?;
+        let _step = self.pass(Verb::ReadLink, name)?;
         Ok(kernel::readlinkat(&*self.fd, name, Vec::new())?.into_bytes())
     }
 
     /// The extended attributes of the directory itself.
     pub(crate) fn xattrs(&self) -> io::Result<Xattrs> {
-        self.pass(Verb::Xattr, b"")?;
+        let _step = self.pass(Verb::Xattr, b"")?;
         super::file::xattrs(&*self.fd)
     }
 
     /// Gives the file `name` a second name in `to`. What is linked is the name as it is: a symbolic link is linked
     /// itself.
     pub(crate) fn link(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Link, name)?;
+        let _step = self.pass(Verb::Link, name)?;
         Ok(kernel::linkat(&*self.fd, name, &*to.fd, to_name, AtFlags::empty())?)
     }
 
     /// Creates a file that must not exist, readable and writable by us alone.
     pub(crate) fn create(&self, name: &[u8]) -> io::Result<Writer> {
-        self.pass(Verb::Create, name)?;
+        let _step = self.pass(Verb::Create, name)?;
         let fd = kernel::openat(&*self.fd, name, CREATE, Mode::RUSR | Mode::WUSR)?;
         Ok(Writer::new(File::from(fd), Arc::clone(&self.gate), self.realm, self.path.join(name)))
     }
 
     /// Creates a file without a name; it is gone with its descriptor unless [`Dir::name_unnamed`] names it.
     pub(crate) fn create_unnamed(&self) -> io::Result<Writer> {
-        self.pass(Verb::Create, b"")?;
+        let _step = self.pass(Verb::Create, b"")?;
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let fd = kernel::openat(&*self.fd, c".", flags, Mode::RUSR | Mode::WUSR)?;
         Ok(Writer::new(File::from(fd), Arc::clone(&self.gate), self.realm, self.path.clone()))
@@ -267,8 +270,7 @@ impl Dir {
 
     /// Names a file made by [`Dir::create_unnamed`]; fails with `EEXIST` where the name is taken.
     pub(crate) fn name_unnamed(&self, file: &impl AsFd, name: &[u8]) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
-        self.pass(Verb::Link, name)?;
+        let _step = self.pass(Verb::Link, name)?;
         // `AT_EMPTY_PATH` would need a capability; the way over /proc is open to everybody.
         let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
         Ok(kernel::linkat(kernel::CWD, path, &*self.fd, name, AtFlags::SYMLINK_FOLLOW)?)
@@ -276,87 +278,87 @@ impl Dir {
 
     /// Opens an existing file of ours for writing.
     pub(crate) fn reopen(&self, name: &[u8]) -> io::Result<Writer> {
-        self.pass(Verb::Open, name)?;
+        let _step = self.pass(Verb::Open, name)?;
         let fd = kernel::openat(&*self.fd, name, READ | OFlags::RDWR, Mode::empty())?;
         Ok(Writer::new(File::from(fd), Arc::clone(&self.gate), self.realm, self.path.join(name)))
     }
 
     /// Opens an existing file of ours for locking.
     pub(crate) fn open_own(&self, name: &[u8]) -> io::Result<File> {
-        self.pass(Verb::Open, name)?;
+        let _step = self.pass(Verb::Open, name)?;
         let fd = kernel::openat(&*self.fd, name, READ, Mode::empty())?;
         Ok(File::from(fd))
     }
 
     /// Takes an exclusive lock without waiting; `false` where somebody else holds it.
     pub(crate) fn lock(&self, file: &File) -> io::Result<bool> {
-        self.pass(Verb::Lock, b"")?;
+        let _step = self.pass(Verb::Lock, b"")?;
         flock(file)
     }
 
     /// Takes an exclusive lock on the directory itself, without waiting; `false` where somebody else holds it.
     pub(crate) fn lock_self(&self) -> io::Result<bool> {
-        self.pass(Verb::Lock, b"")?;
+        let _step = self.pass(Verb::Lock, b"")?;
         flock(&self.fd)
     }
 
     /// Makes a directory that only we may enter.
     pub(crate) fn make_dir(&self, name: &[u8]) -> io::Result<()> {
-        self.pass(Verb::MakeDir, name)?;
+        let _step = self.pass(Verb::MakeDir, name)?;
         Ok(kernel::mkdirat(&*self.fd, name, Mode::RWXU)?)
     }
 
     /// Removes a file's name.
     pub(crate) fn unlink(&self, name: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Unlink, name)?;
+        let _step = self.pass(Verb::Unlink, name)?;
         Ok(kernel::unlinkat(&*self.fd, name, AtFlags::empty())?)
     }
 
     /// Removes an empty directory.
     pub(crate) fn remove_dir(&self, name: &[u8]) -> io::Result<()> {
-        self.pass(Verb::RemoveDir, name)?;
+        let _step = self.pass(Verb::RemoveDir, name)?;
         Ok(kernel::unlinkat(&*self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
     /// Renames within this directory; fails with `EEXIST` where the new name is taken.
     pub(crate) fn rename_noreplace(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Rename, to)?;
+        let _step = self.pass(Verb::Rename, to)?;
         Ok(kernel::renameat_with(&*self.fd, from, &*self.fd, to, RenameFlags::NOREPLACE)?)
     }
 
     /// Renames within this directory, over whatever has the new name.
     pub(crate) fn rename_over(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Rename, to)?;
+        let _step = self.pass(Verb::Rename, to)?;
         Ok(kernel::renameat(&*self.fd, from, &*self.fd, to)?)
     }
 
     /// Moves `name` into another directory, where its new name must be free (`EEXIST`).
     pub(crate) fn move_to(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Rename, name)?;
+        let _step = self.pass(Verb::Rename, name)?;
         Ok(kernel::renameat_with(&*self.fd, name, &*to.fd, to_name, RenameFlags::NOREPLACE)?)
     }
 
     /// Exchanges what two names are bound to, whatever that is, in one step.
     pub(crate) fn exchange(&self, name: &[u8], other: &Dir, other_name: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Rename, name)?;
+        let _step = self.pass(Verb::Rename, name)?;
         Ok(kernel::renameat_with(&*self.fd, name, &*other.fd, other_name, RenameFlags::EXCHANGE)?)
     }
 
     /// Sets the directory's modification time; its access time stays.
     pub(crate) fn set_mtime(&self, to: Timestamp) -> io::Result<()> {
-        self.pass(Verb::Write, b"")?;
+        let _step = self.pass(Verb::Write, b"")?;
         Ok(kernel::futimens(&*self.fd, &super::modified(to))?)
     }
 
     /// Makes a symbolic link.
     pub(crate) fn make_symlink(&self, target: &[u8], name: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Create, name)?;
+        let _step = self.pass(Verb::Create, name)?;
         Ok(kernel::symlinkat(target, &*self.fd, name)?)
     }
 
     /// Gives a symbolic link itself an owner, where there is one to give, and a modification time.
     pub(crate) fn dress_symlink(&self, name: &[u8], owner: Option<(u32, u32)>, mtime: Timestamp) -> io::Result<()> {
-        self.pass(Verb::Write, name)?;
+        let _step = self.pass(Verb::Write, name)?;
         if let Some((uid, gid)) = owner {
             let (uid, gid) = (kernel::Uid::from_raw(uid), kernel::Gid::from_raw(gid));
             kernel::chownat(&*self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -366,44 +368,44 @@ impl Dir {
 
     /// Sets the directory's permission bits.
     pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
-        self.pass(Verb::Write, b"")?;
+        let _step = self.pass(Verb::Write, b"")?;
         Ok(kernel::fchmod(&*self.fd, Mode::from_raw_mode(mode))?)
     }
 
     /// Gives the directory to somebody.
     pub(crate) fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
-        self.pass(Verb::Write, b"")?;
+        let _step = self.pass(Verb::Write, b"")?;
         Ok(kernel::fchown(&*self.fd, Some(kernel::Uid::from_raw(uid)), Some(kernel::Gid::from_raw(gid)))?)
     }
 
     /// Sets an extended attribute of the directory.
     pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Xattr, b"")?;
+        let _step = self.pass(Verb::Xattr, b"")?;
         Ok(kernel::fsetxattr(&*self.fd, name, value, kernel::XattrFlags::empty())?)
     }
 
     /// Makes everything durable that was written to the directory's filesystem.
     pub(crate) fn sync_filesystem(&self) -> io::Result<()> {
-        self.pass(Verb::Sync, b"")?;
+        let _step = self.pass(Verb::Sync, b"")?;
         Ok(kernel::syncfs(&*self.fd)?)
     }
 
     /// Makes the directory's names durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.pass(Verb::Sync, b"")?;
+        let _step = self.pass(Verb::Sync, b"")?;
         Ok(kernel::fsync(&*self.fd)?)
     }
 
     /// Bytes that we could still write here.
     pub(crate) fn free_space(&self) -> io::Result<u64> {
-        self.pass(Verb::Stat, b"")?;
+        let _step = self.pass(Verb::Stat, b"")?;
         let space = kernel::fstatvfs(&*self.fd)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
     /// Whether the filesystem is mounted read-only.
     pub(crate) fn is_read_only(&self) -> io::Result<bool> {
-        self.pass(Verb::Stat, b"")?;
+        let _step = self.pass(Verb::Stat, b"")?;
         Ok(kernel::fstatvfs(&*self.fd)?.f_flag.contains(kernel::StatVfsMountFlags::RDONLY))
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::{WANTED, stat};
 use crate::entry::{Stat, Timestamp, Xattrs};
-use crate::gate::{Gate, Realm, Step, Verb};
+use crate::gate::{self, At, Gate, Realm, Step, Taking, Verb};
 use crate::relpath::RelPath;
 
 /// A file opened for reading.
@@ -33,14 +33,15 @@ impl Reader {
         self.file
     }
 
-    fn pass(&self, verb: Verb) -> io::Result<()> {
-        self.gate.pass(&Step { verb, realm: self.realm, dir: b"", name: self.path.as_bytes() })
+    fn pass(&self, verb: Verb) -> io::Result<Taking<'_>> {
+        let step = Step { verb, realm: self.realm, dir: b"", name: self.path.as_bytes() };
+        gate::take(&*self.gate, &step, At::File(self.file.as_raw_fd()))
     }
 
     /// Reads at most one buffer's worth from `offset`; 0 at the end.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         loop {
-            self.pass(Verb::Read)?;
+            let _step = self.pass(Verb::Read)?;
             match self.file.read_at(buffer, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
@@ -62,25 +63,25 @@ impl Reader {
 
     /// The open file's metadata.
     pub(crate) fn stat(&self) -> io::Result<Stat> {
-        self.pass(Verb::Stat)?;
+        let _step = self.pass(Verb::Stat)?;
         Ok(stat(&kernel::statx(&self.file, c"", AtFlags::EMPTY_PATH, WANTED)?))
     }
 
     /// The extended attributes.
     pub(crate) fn xattrs(&self) -> io::Result<Xattrs> {
-        self.pass(Verb::Xattr)?;
+        let _step = self.pass(Verb::Xattr)?;
         xattrs(&self.file)
     }
 
     /// Makes the contents durable, whoever wrote them.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.pass(Verb::Sync)?;
+        let _step = self.pass(Verb::Sync)?;
         self.file.sync_all()
     }
 
     /// Sets an extended attribute, which needs no descriptor that may write.
     pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Xattr)?;
+        let _step = self.pass(Verb::Xattr)?;
         Ok(kernel::fsetxattr(&self.file, name, value, kernel::XattrFlags::empty())?)
     }
 
@@ -88,7 +89,7 @@ impl Reader {
     pub(crate) fn is_locked(&self, offset: i64) -> io::Result<bool> {
         use nix::fcntl::{FcntlArg, fcntl};
         use nix::libc;
-        self.pass(Verb::Lock)?;
+        let _step = self.pass(Verb::Lock)?;
         let kind = |kind: libc::c_int| libc::c_short::try_from(kind).unwrap_or_default();
         let (write, none) = (kind(libc::F_WRLCK), kind(libc::F_UNLCK));
         let whence = kind(libc::SEEK_SET);
@@ -133,13 +134,14 @@ impl Writer {
         Self { file, gate: GateRef(gate), realm, path }
     }
 
-    fn pass(&self, verb: Verb) -> io::Result<()> {
-        self.gate.0.pass(&Step { verb, realm: self.realm, dir: b"", name: self.path.as_bytes() })
+    fn pass(&self, verb: Verb) -> io::Result<Taking<'_>> {
+        let step = Step { verb, realm: self.realm, dir: b"", name: self.path.as_bytes() };
+        gate::take(&*self.gate.0, &step, At::File(self.file.as_raw_fd()))
     }
 
     /// Makes the file a copy of `source` that shares its extents (`FICLONE`).
     pub(crate) fn clone_from_file(&self, source: &Reader) -> io::Result<()> {
-        self.pass(Verb::Clone)?;
+        let _step = self.pass(Verb::Clone)?;
         Ok(kernel::ioctl_ficlone(&self.file, &source.file)?)
     }
 
@@ -151,49 +153,49 @@ impl Writer {
 
     /// The open file's metadata.
     pub(crate) fn stat(&self) -> io::Result<Stat> {
-        self.pass(Verb::Stat)?;
+        let _step = self.pass(Verb::Stat)?;
         Ok(stat(&kernel::statx(&self.file, c"", AtFlags::EMPTY_PATH, WANTED)?))
     }
 
     /// Writes all of `bytes` at `offset`.
     pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.pass(Verb::Write)?;
+        let _step = self.pass(Verb::Write)?;
         self.file.write_all_at(bytes, offset)
     }
 
     /// Cuts the file, or makes it longer by a hole.
     pub(crate) fn set_len(&self, length: u64) -> io::Result<()> {
-        self.pass(Verb::Write)?;
+        let _step = self.pass(Verb::Write)?;
         self.file.set_len(length)
     }
 
     /// Sets the permission bits.
     pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
-        self.pass(Verb::Write)?;
+        let _step = self.pass(Verb::Write)?;
         Ok(kernel::fchmod(&self.file, kernel::Mode::from_raw_mode(mode))?)
     }
 
     /// Gives the file to somebody.
     pub(crate) fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
-        self.pass(Verb::Write)?;
+        let _step = self.pass(Verb::Write)?;
         Ok(kernel::fchown(&self.file, Some(kernel::Uid::from_raw(uid)), Some(kernel::Gid::from_raw(gid)))?)
     }
 
     /// Sets an extended attribute.
     pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
-        self.pass(Verb::Xattr)?;
+        let _step = self.pass(Verb::Xattr)?;
         Ok(kernel::fsetxattr(&self.file, name, value, kernel::XattrFlags::empty())?)
     }
 
     /// Sets the modification time; the access time stays.
     pub(crate) fn set_mtime(&self, to: Timestamp) -> io::Result<()> {
-        self.pass(Verb::Write)?;
+        let _step = self.pass(Verb::Write)?;
         Ok(kernel::futimens(&self.file, &super::modified(to))?)
     }
 
     /// Makes the contents durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.pass(Verb::Sync)?;
+        let _step = self.pass(Verb::Sync)?;
         self.file.sync_all()
     }
 
@@ -205,13 +207,13 @@ impl Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.pass(Verb::Write)?;
-        self.file.write(bytes)
+        let _step = self.pass(Verb::Write)?;
+        (&self.file).write(bytes)
     }
 
     /// Nothing is buffered here.
     fn flush(&mut self) -> io::Result<()> {
-        self.pass(Verb::Write)
+        self.pass(Verb::Write).map(drop)
     }
 }
 
