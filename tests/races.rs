@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clawsnap::event::{Event, Observer};
@@ -104,6 +104,51 @@ fn append(path: &Path, text: &str) {
 
 fn instant(report: &Report) -> bool {
     report.consistent == Some(Consistency::Instant)
+}
+
+/// A gate that answers for the kernel, or does something before it lets a step of the source pass.
+fn at_source(play: impl Fn(&Step<'_>) -> io::Result<()> + Send + Sync + 'static) -> impl Gate + 'static {
+    Script::new(move |_, step| if step.realm == Realm::Source { play(step) } else { Ok(()) })
+}
+
+/// Such a directory, as NFS and FUSE can have it, was in no archive and in no report, and the run said that it was
+/// complete.
+#[test]
+fn a_directory_that_is_stale_to_the_last_is_hollow_by_name() {
+    const ESTALE: i32 = 116;
+    let scene = Scene::new();
+    let gate = at_source(|step| match step.verb {
+        Verb::OpenDir if step.name.ends_with(b"b/sessions") => Err(io::Error::from_raw_os_error(ESTALE)),
+        Verb::OpenDir if step.dir == b"agents/b" => Err(io::Error::from_raw_os_error(ESTALE)),
+        _ => Ok(()),
+    });
+    let (report, archive) = scene.play(scene.backup().settle(Duration::from_millis(50)).gate(gate));
+    let stale = scene.state().join("agents/b/sessions");
+    let [loss] = &report.losses[..] else { panic!("{:?}", report.losses) };
+    assert_eq!((loss.path.as_path(), loss.fate, report.exit_code()), (&*stale, "hollow", 3));
+    let reason = loss.reason.as_deref().unwrap_or_default();
+    assert!(reason.starts_with("cannot be opened: Stale"), "{reason}");
+    assert!(archive.payload.contains_key(&stale) && archive.contents(&scene.session("a", 2)).is_some());
+}
+
+/// A directory that left in the last moment of the freeze was forgotten, when it had come just before.
+#[test]
+fn a_directory_that_comes_and_goes_in_the_last_round_has_departed_by_name() {
+    let scene = Scene::new();
+    let fleeting = scene.state().join("agents/b/sessions/fleeting");
+    let (there, listings) = (fleeting.clone(), AtomicU64::new(0));
+    // The last listing is the one that tells what became of it.
+    let gate = at_source(move |step| match step.verb {
+        Verb::List if step.dir == b"agents/b/sessions" && listings.fetch_add(1, Ordering::SeqCst) < 2 => {
+            fs::create_dir(&there)
+        }
+        Verb::OpenDir if step.name.ends_with(b"fleeting") => fs::remove_dir(&there),
+        _ => Ok(()),
+    });
+    let (report, archive) = scene.play(scene.backup().settle(Duration::ZERO).gate(gate));
+    let departed: Vec<&Path> = report.departed.iter().map(|fated| fated.path.as_path()).collect();
+    assert_eq!((&departed[..], report.losses.len()), (&[&*fleeting][..], 0));
+    assert!(!archive.payload.contains_key(&fleeting));
 }
 
 #[test]

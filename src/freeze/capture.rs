@@ -65,6 +65,11 @@ impl Refusal {
         format!("{}: {}", verb_in_words(self.verb), self.error).into()
     }
 
+    /// Whether the answer was that nothing is there.
+    pub(crate) fn is_absence(&self) -> bool {
+        sys::errno(&self.error) == Some(sys::Errno::NOENT)
+    }
+
     /// The kernel's answer itself.
     pub(crate) fn into_error(self) -> io::Error {
         self.error

@@ -18,15 +18,15 @@ use std::time::{Duration, Instant};
 use super::capture::{By, Refusal};
 use super::queue::Queue;
 use super::refusal::Meaning;
-use super::tree::{Entry, NodeId, State};
+use super::tree::{Entry, Node, NodeId, State};
 use super::visit::Task;
 use super::{Ablation, Freezer};
-use crate::entry::{Stamp, Timestamp};
+use crate::entry::{Kind, Stamp, Timestamp};
 use crate::event::Event;
 use crate::fate::Fate;
-use crate::gate::Verb;
-use crate::relpath::{Leaf, RelPath, sort_by_name};
-use crate::sys::Dir;
+use crate::gate::{self, Verb};
+use crate::relpath::{Leaf, RelPath, sort_by_name, split};
+use crate::sys::{Dir, Listing};
 
 /// Rounds after which a tree that keeps moving is not asked any more, however much time is left.
 const MOST_ROUNDS: u32 = 1_000;
@@ -225,33 +225,92 @@ impl Freezer<'_> {
     /// The time is over: names that were listed and then not there still need a fate, and only a listing proves a
     /// departure.
     fn resolve(&self) -> io::Result<()> {
-        let open: Vec<(NodeId, u16, RelPath)> = {
-            let nodes = self.nodes();
-            let unresolved = nodes.iter().enumerate().filter(|(_, node)| !node.unresolved.is_empty());
-            unresolved.map(|(id, node)| (NodeId::try_from(id).unwrap_or(0), node.root, node.path.clone())).collect()
-        };
-        for (id, root, path) in open {
-            let listing = match self.look_again(root, &path).and_then(|(dir, _)| dir.list().by(Verb::List)) {
-                Ok(listing) if listing.trouble.is_none() => Some(listing),
-                Err(refusal) if refusal.meaning() == Meaning::Cancelled => return Err(refusal.into_error()),
-                _ => None,
-            };
-            let listed = |name: &[u8]| {
-                listing.as_ref().is_none_or(|l| l.names.binary_search_by(|other| (*other.name).cmp(name)).is_ok())
-            };
-            let mut nodes = self.nodes();
-            let node = &mut nodes[id as usize];
-            for name in std::mem::take(&mut node.unresolved) {
-                let fate = if listed(&name) { unheld() } else { Fate::Departed };
-                node.notes.insert(name, fate);
-            }
+        for id in self.nodes_that(|node| node.state == State::Pending) {
+            self.resolve_directory(id)?;
+        }
+        for id in self.nodes_that(|node| !node.unresolved.is_empty()) {
+            self.resolve_names(id)?;
         }
         Ok(())
     }
+
+    fn nodes_that(&self, wanted: impl Fn(&Node) -> bool) -> Vec<NodeId> {
+        let nodes = self.nodes();
+        let found = nodes.iter().enumerate().filter(|(_, node)| wanted(node));
+        found.filter_map(|(id, _)| NodeId::try_from(id).ok()).collect()
+    }
+
+    /// A directory that was not there when it was to be listed, to the last.
+    fn resolve_directory(&self, id: NodeId) -> io::Result<()> {
+        let (root, path, parent) = {
+            let nodes = self.nodes();
+            let node = &nodes[id as usize];
+            // It may have left with the one that it is in.
+            let State::Pending = node.state else { return Ok(()) };
+            (node.root, node.path.clone(), node.parent)
+        };
+        let (above, name) = split(path.as_bytes());
+        let why = match (self.listed(root, above)?, parent) {
+            (Some((listing, _)), Some(parent)) if !listing.has(name) => {
+                self.leave(parent, id, name);
+                return Ok(());
+            }
+            (Some((_, dir)), _) => why_unheld(&dir, name)?,
+            (None, _) => TOO_FAST.into(),
+        };
+        self.hollow(id, why);
+        Ok(())
+    }
+
+    fn leave(&self, parent: NodeId, id: NodeId, name: &[u8]) {
+        self.depart(id);
+        let mut nodes = self.nodes();
+        let parent = &mut nodes[parent as usize];
+        parent.entries.retain(|entry| *entry.name != *name);
+        parent.notes.insert(name.into(), Fate::Departed);
+    }
+
+    fn resolve_names(&self, id: NodeId) -> io::Result<()> {
+        let (root, path, unresolved) = {
+            let mut nodes = self.nodes();
+            let node = &mut nodes[id as usize];
+            (node.root, node.path.clone(), std::mem::take(&mut node.unresolved))
+        };
+        let listed = self.listed(root, path.as_bytes())?;
+        for name in unresolved {
+            let fate = match &listed {
+                Some((listing, _)) if !listing.has(&name) => Fate::Departed,
+                Some((_, dir)) => Fate::Lost(why_unheld(dir, &name)?),
+                None => Fate::Lost(TOO_FAST.into()),
+            };
+            self.nodes()[id as usize].notes.insert(name, fate);
+        }
+        Ok(())
+    }
+
+    /// All names of a directory, if they can be had.
+    fn listed(&self, root: u16, path: &[u8]) -> io::Result<Option<(Listing, Dir)>> {
+        let dir = gate::tolerate(self.open_dir(root, path))?;
+        let Some(dir) = dir else { return Ok(None) };
+        let listing = gate::tolerate(dir.list())?.filter(|listing| listing.trouble.is_none());
+        Ok(listing.map(|listing| (listing, dir)))
+    }
 }
 
-fn unheld() -> Fate {
-    Fate::Lost("came and went, or changed hands, too fast to be held".into())
+const TOO_FAST: &str = "came and went, or changed hands, too fast to be held";
+
+/// Why a name could not be held, though it is there: a filesystem may say of a file that it is stale, time and again.
+fn why_unheld(dir: &Dir, name: &[u8]) -> io::Result<Box<str>> {
+    let look = || match dir.stat(name).by(Verb::Stat)?.kind {
+        Kind::Directory => dir.open_dir(name).by(Verb::OpenDir).map(drop),
+        Kind::File => dir.open_file(name).by(Verb::Open)?.read_at(&mut [0], 0).by(Verb::Read).map(drop),
+        _ => Ok(()),
+    };
+    match look() {
+        Err(refusal) if refusal.meaning() == Meaning::Cancelled => Err(refusal.into_error()),
+        Err(refusal) if !refusal.is_absence() => Ok(refusal.reason()),
+        _ => Ok(TOO_FAST.into()),
+    }
 }
 
 /// A file whose contents must be unmoved: it is hot, or its contents were frozen before the instant was, and would be

@@ -137,7 +137,7 @@ impl Freezer<'_> {
         Ok(Opened { dir, place, stat, xattrs, looked })
     }
 
-    fn open_dir(&self, root: u16, path: &[u8]) -> io::Result<Dir> {
+    pub(super) fn open_dir(&self, root: u16, path: &[u8]) -> io::Result<Dir> {
         self.bases[usize::from(root)].dir()?.open_dir(path)
     }
 
@@ -164,14 +164,23 @@ impl Freezer<'_> {
                 self.suspects().extend(parent);
             }
             _ => {
-                node.state = State::Hollow(refusal.reason());
-                let (root, path, known) = (node.root, node.path.clone(), node.stat);
                 drop(nodes);
-                let stat = known.or_else(|| self.look_from_parent(root, &path));
-                self.nodes()[id as usize].stat = stat;
+                self.hollow(id, refusal.reason());
             }
         }
         Ok(())
+    }
+
+    /// A directory that is there, and whose names cannot be had.
+    pub(super) fn hollow(&self, id: NodeId, why: Box<str>) {
+        let (root, path, known) = {
+            let mut nodes = self.nodes();
+            let node = &mut nodes[id as usize];
+            node.state = State::Hollow(why);
+            (node.root, node.path.clone(), node.stat)
+        };
+        let stat = known.or_else(|| self.look_from_parent(root, &path));
+        self.nodes()[id as usize].stat = stat;
     }
 
     /// The metadata of a directory that may not be opened.
@@ -395,7 +404,7 @@ impl Freezer<'_> {
     }
 
     /// A directory that has left, with all that it held.
-    fn depart(&self, id: NodeId) {
+    pub(super) fn depart(&self, id: NodeId) {
         let mut nodes = self.nodes();
         let mut leaving = vec![id];
         while let Some(id) = leaving.pop() {

@@ -58,6 +58,11 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
+    /// Whether `name` is among the names.
+    pub(crate) fn has(&self, name: &[u8]) -> bool {
+        self.names.binary_search_by(|listed| (*listed.name).cmp(name)).is_ok()
+    }
+
     /// The names, if these are all of them.
     ///
     /// # Errors
