@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// so many bytes a second.
 const GRACE: Duration = Duration::from_secs(10);
 const SLOWEST: u64 = 10 << 20;
+
+/// How long a helper that was killed is waited for at a time: twice as long each time, until that is a second.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A running helper. Dropping it ends it.
 pub(super) struct Helper {
@@ -115,19 +119,33 @@ impl Helper {
     /// Why there is nobody to answer.
     fn obituary(&mut self) -> io::Error {
         // It closed the channel, so it has ended or is about to.
-        let _if_not = self.child.kill();
-        match self.child.wait() {
-            Ok(status) => io::Error::other(format!("its helper ended early ({status})")),
+        match self.end() {
+            Ok(Some(status)) => io::Error::other(format!("its helper ended early ({status})")),
+            Ok(None) => io::Error::other("its helper closed its channel, and hangs"),
             Err(error) => error,
         }
+    }
+
+    /// Ends it, so that no zombie stays; says how it ended. One that waits in the kernel for a filesystem that hangs
+    /// cannot be ended, and is not waited for.
+    fn end(&mut self) -> io::Result<Option<ExitStatus>> {
+        // An ended child cannot be killed, and is waited for all the same.
+        let _ended = self.child.kill();
+        let mut pause = SHORTEST_PAUSE;
+        while pause < LONGEST_PAUSE {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            std::thread::sleep(pause);
+            pause *= 2;
+        }
+        self.child.try_wait()
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // An ended child cannot be killed, and is waited for all the same: no zombie stays.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
+        let _reaped = self.end();
     }
 }
 
