@@ -479,6 +479,24 @@ fn a_cancelled_run_reports_before_it_dies() {
     stage.assert_untouched();
 }
 
+/// timeout(1) sends its signal to the process, and then to its group: the second one could cut the clean-up short.
+#[test]
+fn a_signal_that_is_heard_twice_within_a_moment_leaves_time_to_clean_up() {
+    for pause in [0, 1, 5] {
+        let stage = Stage::new().large();
+        let mut command = stage.command("create source --output - --compress none");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+        stage.wait_for_second_name("source/large");
+        send(&child, Signal::SIGTERM);
+        sleep(Duration::from_millis(pause));
+        send(&child, Signal::SIGTERM);
+        let unread = child.stdout.take();
+        assert_eq!(wait(child).signal(), Some(15));
+        drop(unread);
+        stage.assert_untouched();
+    }
+}
+
 #[test]
 fn a_second_signal_leaves_at_once() {
     let mut stage = Stage::new();

@@ -8,6 +8,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use color_eyre::eyre::{Result, WrapErr};
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -17,6 +18,10 @@ use crate::command::Ward;
 
 /// The signals that ask a command to end. Who typed Ctrl-\ wants a core dump, not a clean-up: SIGQUIT is left alone.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Who asks a whole group to end, as timeout(1) and systemd do, may be heard twice: so soon, the same signal is no second
+/// one.
+const ECHO: Duration = Duration::from_millis(100);
 
 /// The signals that end a run, held back.
 pub(super) struct Signals {
@@ -71,10 +76,13 @@ impl Signals {
 
 fn watch(signals: &SignalFd, first: &AtomicI32, ward: &Ward, on_first: impl FnOnce()) {
     let Some(signal) = next(signals, ward) else { return };
+    let heard = Instant::now();
     first.store(signal, Ordering::Release);
     on_first();
-    if let Some(second) = next(signals, ward) {
-        std::process::exit(128 + second);
+    while let Some(second) = next(signals, ward) {
+        if second != signal || heard.elapsed() > ECHO {
+            std::process::exit(128 + second);
+        }
     }
 }
 
