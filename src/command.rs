@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,11 @@ impl Ward {
         running.is_some()
     }
 
+    /// From now on, what is sent to us is meant for this child.
+    pub(crate) fn hold(&self, child: &Child) {
+        *self.running() = Process::of(child).ok();
+    }
+
     fn running(&self) -> MutexGuard<'_, Option<Process>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,7 +82,7 @@ impl Errand {
             command.stdout(Stdio::from(output));
         }
         let mut child = command.spawn()?;
-        *self.ward.running() = Process::of(&child).ok();
+        self.ward.hold(&child);
         // Who cancelled the run just before the command could be sent anything meant the command.
         if pass(Verb::Ask).is_err() {
             self.ward.take(TERM, false);

@@ -15,7 +15,7 @@ use crate::entry::Timestamp;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::freeze::{self, Frozen, Quarters, State};
-use crate::gate::Gate;
+use crate::gate::{self, At, Gate, Realm, Step, Verb};
 use crate::lock::{self, Locks};
 use crate::naming::archive_name;
 use crate::output::{Draft, Marked, Sealed, Sink, Stream, Target};
@@ -82,7 +82,7 @@ pub fn rehearse(request: &Request, options: &freeze::Options, gate: &Arc<dyn Gat
     let begun = Instant::now();
     let mut report = blank(request, sys::now());
     report.dry_run = true;
-    let outcome = planned(request, &mut report).and_then(|plan| {
+    let outcome = planned(request, &mut report, gate).and_then(|plan| {
         let frozen = freeze::freeze(&plan, options, &Quarters::fresh(&std::env::temp_dir()), gate, observer)?;
         let counts = Counts { files: frozen.files, bytes: frozen.bytes, ..Counts::default() };
         fill(&mut report, &plan, &frozen, Payload { counts, external: Vec::new() });
@@ -132,7 +132,7 @@ fn iso(at: Timestamp) -> String {
 }
 
 fn run(create: Create, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<()> {
-    let plan = planned(&create.request, report)?;
+    let plan = planned(&create.request, report, gate)?;
     wants_a_directory(&create)?;
     let compression = compression(&create);
     report.compression = Some(compression.to_string());
@@ -231,9 +231,14 @@ pub(crate) fn locked(
     Ok(locks)
 }
 
-/// Plans, and enters the plan into the report.
-pub(crate) fn planned(request: &Request, report: &mut Report) -> Result<Plan> {
+/// Plans, and enters the plan into the report. To whoever watches for what hangs that is one step: it looks at sources, and
+/// at nothing else for long.
+pub(crate) fn planned(request: &Request, report: &mut Report, gate: &Arc<dyn Gate>) -> Result<Plan> {
+    let source = request.sources.first().map_or(Path::new(""), PathBuf::as_path);
+    let step = Step { verb: Verb::Stat, realm: Realm::Source, dir: b"", name: source.as_os_str().as_bytes() };
+    let looking = gate::take(&**gate, &step, At::Nowhere).map_err(|error| Error::failed("look at", source, error))?;
     let plan = plan(request)?;
+    drop(looking);
     let home = request.environment.home.as_deref();
     describe(&plan, home, report);
     Ok(plan)

@@ -61,7 +61,7 @@ pub fn stage(stage: Stage, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Rep
 fn run(stage: Stage, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<()> {
     let Stage { request, freeze: options, wait, errand } = stage;
     let (only_links, options) = (options.mode == Mode::Link, sharing(options));
-    let plan = planned(&request, report)?;
+    let plan = planned(&request, report, gate)?;
     let _locks = locked(&plan, &Order { request: &request, wait, is_dated: false }, report, gate, observer)?;
     let top = top(&plan);
     let name = stage_name(top.as_os_str().as_bytes(), sys::effective_uid());

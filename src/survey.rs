@@ -36,7 +36,7 @@ pub fn survey(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer) ->
 }
 
 fn run(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer, report: &mut Report) -> Result<()> {
-    let plan = planned(&create.request, report)?;
+    let plan = planned(&create.request, report, gate)?;
     wants_a_directory(create)?;
     let compression = compression(create);
     report.compression = Some(compression.to_string());

@@ -3,10 +3,11 @@
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use color_eyre::eyre::{Result, WrapErr};
 
-use super::args::{self, misuse};
+use super::args;
 use super::intent::{Destination, Intent};
 use super::run::{self, Run};
 use super::show::Show;
@@ -26,20 +27,21 @@ pub(super) fn create(typed: args::Create) -> ExitCode {
         Err(code) => return code,
     };
     run::give_way(typed.priority);
-    let intent = match Intent::of(typed, Environment::of_process(), io::stdout().is_terminal()) {
+    let (patience, terminal) = (typed.freezing.patience, io::stdout().is_terminal());
+    let intent = match run::meant("create", patience, move || Intent::of(typed, Environment::of_process(), terminal)) {
         Ok(intent) => intent,
-        Err(reason) => misuse("create", &reason).exit(),
+        Err(code) => return code,
     };
     let show = Show::new(json, quiet, &intent.destination);
-    run::conclude(reported(intent, quiet), |report| show.tell(report), after)
+    run::conclude(reported(intent, quiet, patience), |report| show.tell(report), after)
 }
 
-fn reported(intent: Intent, quiet: bool) -> Result<Report> {
+fn reported(intent: Intent, quiet: bool, patience: Duration) -> Result<Report> {
     let verb = if intent.dry_run { "looking at" } else { "freezing" };
     let run = Run::begin(run::bars(quiet, verb, "archiving"), Ward::default())?;
     let out = output(&intent.destination, &run.cancel)?;
-    let gate: Arc<dyn Gate> = Arc::new(run.cancel.clone());
-    Ok(run.report("no archive was made", |observer| execute(intent, out, &gate, observer)))
+    let gate = run.gate();
+    run.report(patience, "no archive was made", move |observer| execute(intent, out, &gate, observer))
 }
 
 fn output(destination: &Destination, cancel: &CancelFlag) -> Result<Output> {

@@ -15,8 +15,8 @@ pub(super) fn settle(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The time that `--hot-window` takes.
-pub(super) fn hot_window(text: &str) -> Result<Duration, String> {
+/// The time that `--hot-window` and `--patience` take.
+pub(super) fn at_least_a_second(text: &str) -> Result<Duration, String> {
     match parse(text)? {
         span if span < Duration::from_secs(1) => Err("at least 1s".to_owned()),
         span => Ok(span),
@@ -163,6 +163,8 @@ mod tests {
     #[test]
     fn both_options_have_their_bounds() {
         assert!(settle("24h").is_ok() && settle("25h").is_err());
-        assert!(hot_window("1s").is_ok() && hot_window("999ms").is_err() && hot_window("0").is_err());
+        assert!(
+            at_least_a_second("1s").is_ok() && at_least_a_second("999ms").is_err() && at_least_a_second("0").is_err()
+        );
     }
 }

@@ -2,15 +2,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use color_eyre::eyre::Result;
 
-use super::args::{self, misuse};
+use super::args;
 use super::run::{self, Run};
 use super::{intent, launcher, ran, say, show};
 use crate::command::Errand;
-use crate::gate::Gate;
 use crate::guard::{Guard, guard};
 use crate::plan::Environment;
 use crate::report::{Outcome, Report};
@@ -26,9 +24,11 @@ pub(super) fn run(typed: &args::Guard) -> ExitCode {
         Ok(after) => after,
         Err(code) => return code,
     };
-    let create = match order(typed, Environment::of_process()) {
+    let words = typed.clone();
+    let meant = move || order(&words, Environment::of_process());
+    let create = match run::meant("guard", typed.freezing.patience, meant) {
         Ok(create) => create,
-        Err(reason) => misuse("guard", &reason).exit(),
+        Err(code) => return code,
     };
     run::conclude(reported(typed, create, errand), |report| tell(report, typed), after)
 }
@@ -55,17 +55,18 @@ fn order(typed: &args::Guard, environment: Environment) -> Result<Create, String
 
 fn reported(typed: &args::Guard, create: Create, errand: Errand) -> Result<Report> {
     let run = Run::begin(run::bars(typed.unattended.quiet, "freezing", "archiving"), errand.ward.clone())?;
-    let gate: Arc<dyn Gate> = Arc::new(run.cancel.clone());
+    let gate = run.gate();
     let (despite_losses, rollback) = (typed.despite_losses, typed.rollback);
     let order = Guard { create, errand, despite_losses, rollback };
     // Whoever sees the command fail shall know by then what there is.
     let is_silent = typed.unattended.quiet || typed.unattended.json;
-    let announce = |report: &Report| {
+    let announce = move |report: &Report| {
         if !is_silent {
             show::on_stderr(|paint| super::summary::of(report, paint));
         }
     };
-    Ok(run.report("the command was not started", |observer| guard(order, &gate, observer, &announce)))
+    let patience = typed.freezing.patience;
+    run.report(patience, "the command was not started", move |observer| guard(order, &gate, observer, &announce))
 }
 
 fn tell(report: &Report, typed: &args::Guard) {

@@ -13,7 +13,7 @@ pub(super) const RULES: [&str; 7] =
     ["keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"];
 
 /// Which archives stay.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Which archives stay")]
 pub(super) struct Keep {
     /// Keep the last N archives

@@ -2,9 +2,11 @@
 
 mod after;
 mod args;
+mod attend;
 mod bars;
 mod chart;
 mod create;
+mod deputy;
 mod dry_run;
 mod duration;
 mod guard;
@@ -43,7 +45,12 @@ use args::{Typed, Verb};
 /// The command: reads what was typed, does it, shows how it went.
 pub fn main() -> ExitCode {
     hooks::install();
-    match Typed::parse().verb {
+    let verb = Typed::parse().verb;
+    deputy::stands_in(&verb).unwrap_or_else(|| act(verb))
+}
+
+fn act(verb: Verb) -> ExitCode {
+    match verb {
         Verb::Create(typed) => create::create(*typed),
         Verb::Guard(typed) => guard::run(&typed),
         Verb::Stage(typed) => stage::run(&typed),
@@ -57,5 +64,6 @@ pub fn main() -> ExitCode {
         Verb::Man(typed) => paper::manual(&typed),
         Verb::Database => helper::serve(),
         Verb::Launch(typed) => launcher::launch(&typed),
+        Verb::Deputy(typed) => deputy::deputise(&typed, act),
     }
 }

@@ -4,19 +4,22 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
-use color_eyre::eyre::Result;
+use color_eyre::eyre::{Result, WrapErr};
 use nix::sys::signal::Signal;
 
 use super::after::After;
-use super::args::{Priority, Unattended};
+use super::args::{Priority, Unattended, misuse};
+use super::attend;
 use super::bars::Bars;
 use super::say;
 use super::signals::Signals;
 use super::terminal;
 use crate::command::Ward;
 use crate::event::Observer;
-use crate::gate::CancelFlag;
+use crate::gate::{CancelFlag, Gate, Watched};
 use crate::report::{FORMAT_VERSION, Outcome, Report};
 use crate::sys;
 
@@ -47,6 +50,25 @@ fn be_idle() -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("ended with {status}")) }
 }
 
+/// What the words mean that were typed after `verb`. To find that out, sources may have to be looked at, which takes no
+/// longer than `patience`.
+///
+/// # Errors
+/// The exit code, where it takes longer; that is told. Words that have no meaning end the process.
+pub(super) fn meant<T: Send + 'static>(
+    verb: &str,
+    patience: Duration,
+    meaning: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, ExitCode> {
+    let meant = attend::begin(meaning).map(|work| work.within(patience));
+    match meant {
+        Ok(Some(Ok(meant))) => Ok(meant),
+        Ok(Some(Err(reason))) => misuse(verb, &reason).exit(),
+        Ok(None) => Err(say::failed(&attend::hangs("looking at", "the source", patience), 1)),
+        Err(error) => Err(say::failed(&format!("cannot start a thread: {error}"), 1)),
+    }
+}
+
 /// A line that shows progress, where somebody would see it.
 pub(super) fn bars(quiet: bool, verb: &'static str, writing: &'static str) -> Option<Bars> {
     let stderr = io::stderr();
@@ -57,8 +79,9 @@ pub(super) fn bars(quiet: bool, verb: &'static str, writing: &'static str) -> Op
 pub(super) struct Run {
     bars: Option<Bars>,
     signals: Signals,
-    /// Closed by the first signal that no command takes.
+    /// Closed by the first signal that no command takes, and by a filesystem that hangs.
     pub(super) cancel: CancelFlag,
+    watched: Watched,
 }
 
 impl Run {
@@ -70,16 +93,46 @@ impl Run {
         let (signals, cancel) = (Signals::hold()?, CancelFlag::new());
         bars.iter().for_each(Bars::start);
         signals.watch(ward, on_first_signal(cancel.clone(), bars.clone()))?;
-        Ok(Self { bars, signals, cancel })
+        let watched = Watched::new(Arc::new(cancel.clone()));
+        Ok(Self { bars, signals, cancel, watched })
     }
 
-    /// Does the work; `nothing` is said of a run that was cancelled.
-    pub(super) fn report(self, nothing: &str, work: impl FnOnce(&dyn Observer) -> Report) -> Report {
-        let observer: &dyn Observer = self.bars.as_ref().map_or(&(), |bars| bars);
-        let report = caught(|| work(observer));
-        self.bars.iter().for_each(Bars::end);
-        blamed(report, nothing, &self.signals)
+    /// What the steps of the work are to pass.
+    pub(super) fn gate(&self) -> Arc<dyn Gate> {
+        Arc::new(self.watched.clone())
     }
+
+    /// Does the work, as long as none of its steps takes longer than `patience`; `nothing` is said of a run that was
+    /// cancelled.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn report(
+        self,
+        patience: Duration,
+        nothing: &str,
+        work: impl FnOnce(&dyn Observer) -> Report + Send + 'static,
+    ) -> Result<Report> {
+        let bars = self.bars.clone();
+        let work = attend::begin(move || caught(|| work(bars.as_ref().map_or(&(), |bars| bars))));
+        let work = work.wrap_err("cannot start a thread")?;
+        let (report, hang) = work.attended(patience, &self.watched, &self.cancel);
+        self.bars.iter().for_each(Bars::end);
+        let report = report.unwrap_or_else(|| failed("the run broke off".to_owned()));
+        Ok(match hang {
+            Some(words) => hung(report, nothing, &words),
+            None => blamed(report, nothing, &self.signals),
+        })
+    }
+}
+
+/// A run that was given up failed, unless it was finished all the same.
+fn hung(mut report: Report, nothing: &str, words: &str) -> Report {
+    if let Outcome::Cancelled | Outcome::Failed = report.outcome {
+        report.outcome = Outcome::Failed;
+        report.error = Some(format!("{nothing}: {words}"));
+    }
+    report
 }
 
 fn on_first_signal(cancel: CancelFlag, bars: Option<Bars>) -> impl FnOnce() + Send + 'static {

@@ -1,7 +1,6 @@
 //! `clawsnap stage`, from what was typed to how the process ends.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use color_eyre::eyre::Result;
 
@@ -11,7 +10,6 @@ use super::run::{self, Run};
 use super::terminal::Paint;
 use super::{intent, launcher, ran, say, show, summary};
 use crate::command::Errand;
-use crate::gate::Gate;
 use crate::plan::{Environment, Request};
 use crate::report::{Consistency, Outcome, Report};
 use crate::stage::{Stage, stage};
@@ -36,10 +34,11 @@ pub(super) fn run(typed: &args::Stage) -> ExitCode {
 
 fn reported(typed: &args::Stage, request: Request, errand: Errand) -> Result<Report> {
     let run = Run::begin(run::bars(typed.unattended.quiet, "freezing", "laying out"), errand.ward.clone())?;
-    let gate: Arc<dyn Gate> = Arc::new(run.cancel.clone());
+    let gate = run.gate();
     let (freeze, wait) = (typed.freezing.options(), typed.unattended.wait);
     let order = Stage { request, freeze, wait, errand };
-    Ok(run.report("the command was not started", |observer| stage(order, &gate, observer)))
+    let patience = typed.freezing.patience;
+    run.report(patience, "the command was not started", move |observer| stage(order, &gate, observer))
 }
 
 /// On standard error: standard output is the command's.

@@ -19,6 +19,8 @@ mod undo;
 
 pub use mapping::Mapping;
 
+#[cfg(feature = "cli")]
+pub(crate) use mounts::filesystems_at;
 pub(crate) use mounts::mounts_below;
 pub(crate) use swap::look_at as look_at_swaps;
 pub(crate) use target::sweep as sweep_drafts;

@@ -12,9 +12,36 @@ pub(super) fn mount_below(path: &Path) -> Option<PathBuf> {
 
 /// All mount points below `path`, and not at it.
 pub(crate) fn mounts_below(path: &Path) -> Vec<PathBuf> {
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let table = table();
     let points = table.split(|&c| c == b'\n').filter_map(point);
     points.filter(|point| point != path && point.starts_with(path)).collect()
+}
+
+/// The kinds of the filesystems that `path` lies on, and of those that are mounted below it, as the kernel calls them.
+/// No path is resolved for that.
+#[cfg(feature = "cli")]
+pub(crate) fn filesystems_at(path: &Path) -> Vec<String> {
+    kinds(&table(), path)
+}
+
+#[cfg(any(feature = "cli", test))]
+fn kinds(table: &[u8], path: &Path) -> Vec<String> {
+    let lines = || table.split(|&c| c == b'\n').filter_map(|line| Some((point(line)?, kind(line)?)));
+    // Of two at one place, the later one covers the earlier one.
+    let under = lines().filter(|(point, _)| path.starts_with(point)).max_by_key(|(point, _)| point.as_os_str().len());
+    let below = lines().filter(|(point, _)| point.starts_with(path) && point != path);
+    under.into_iter().chain(below).map(|(_, kind)| kind).collect()
+}
+
+fn table() -> Vec<u8> {
+    fs::read("/proc/self/mountinfo").unwrap_or_default()
+}
+
+/// The kind of a line, the first field after a lone dash.
+#[cfg(any(feature = "cli", test))]
+fn kind(line: &[u8]) -> Option<String> {
+    let mut fields = line.split(|&c| c == b' ').skip_while(|field| *field != b"-");
+    Some(String::from_utf8_lossy(fields.nth(1)?).into_owned())
 }
 
 /// The mount point of a line, its fifth field.
@@ -47,5 +74,20 @@ mod tests {
         assert_eq!(point(b""), None);
         assert_eq!(mount_below(Path::new("/proc/self/no/such")), None);
         assert!(mount_below(Path::new("/")).is_some(), "something is mounted somewhere");
+    }
+
+    #[test]
+    fn a_path_is_on_the_last_and_deepest_mount_above_it_and_has_those_below_it() {
+        let table = b"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / /mnt rw shared:1 - xfs a rw\n\
+                      3 2 0:6 / /mnt rw - fuse.sshfs b rw\n4 3 0:7 / /mnt/d/e rw - nfs4 c rw\n";
+        for (path, expected) in [
+            ("/home", vec!["ext4"]),
+            ("/mnt", vec!["fuse.sshfs", "nfs4"]),
+            ("/mnt/d", vec!["fuse.sshfs", "nfs4"]),
+            ("/mnt/d/e/f", vec!["nfs4"]),
+            ("/mntx", vec!["ext4"]),
+        ] {
+            assert_eq!(kinds(table, Path::new(path)), expected, "{path}");
+        }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) use host::{
 };
 pub(crate) use process::Process;
 #[cfg(feature = "cli")]
-pub(crate) use process::end_with_parent;
+pub(crate) use process::{close_streams, end_with_parent, is_zombie};
 pub(crate) use rustix::io::Errno;
 
 use std::io;

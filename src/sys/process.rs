@@ -37,3 +37,19 @@ impl Process {
 pub(crate) fn end_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?)
 }
+
+/// Whether the first thread of a process is gone, while the process is still there.
+#[cfg(feature = "cli")]
+pub(crate) fn is_zombie(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Its second field is the program's name, which may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
+/// Lets go of the standard streams, for all threads.
+#[cfg(feature = "cli")]
+pub(crate) fn close_streams() {
+    use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+    let Ok(nothing) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
+    let _replaced = (dup2_stdin(&nothing), dup2_stdout(&nothing), dup2_stderr(&nothing));
+}

@@ -14,7 +14,7 @@ use crate::cli::{duration, helper};
 use crate::freeze::{Check, DatabaseOptions, Mode, Options};
 
 /// How to back up.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Create {
     #[command(flatten)]
@@ -54,7 +54,7 @@ pub(in crate::cli) struct Create {
 }
 
 /// What to do once there is an archive.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Makes an archive as create does, reads it back from disk, and runs COMMAND when that has its name. If COMMAND fails, \
 or is interrupted, the command that brings everything back is printed, or run at once with --rollback; what COMMAND left \
@@ -97,7 +97,7 @@ pub(in crate::cli) struct Guard {
 }
 
 /// What to run in the frozen tree.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Freezes, lays the frozen tree out beside the source, runs COMMAND in it, and removes it again. COMMAND must only read: \
 large files that nobody wrote to lately are second names of the live ones. The directory has the same name each time, so \
@@ -133,7 +133,7 @@ pub(in crate::cli) struct Stage {
 }
 
 /// What is backed up.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct What {
     /// Directories or files to back up [default: OPENCLAW_STATE_DIR, else ~/.openclaw, with its workspaces]
     #[arg(value_name = "SOURCE")]
@@ -161,7 +161,7 @@ pub(in crate::cli) struct What {
 }
 
 /// Where the archive goes, and how it is compressed.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct Archive {
     /// Where the archive goes: a file, a directory, or - for standard output [default: the current directory, or the
     /// home directory where the current one is being backed up]
@@ -174,7 +174,7 @@ pub(in crate::cli) struct Archive {
 }
 
 /// How the source is held still.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct Freezing {
     /// How files are held still
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = modes())]
@@ -185,12 +185,16 @@ pub(in crate::cli) struct Freezing {
     pub(in crate::cli) settle: Duration,
 
     /// What was modified within this time may be written to at any moment; at least 1s
-    #[arg(long, value_name = "DUR", default_value = "5m", value_parser = duration::hot_window)]
+    #[arg(long, value_name = "DUR", default_value = "5m", value_parser = duration::at_least_a_second)]
     pub(in crate::cli) hot_window: Duration,
 
     /// How long to wait for the lock of a database's owner, as 500ms, 5s or 1m
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration::settle)]
     pub(in crate::cli) sqlite_timeout: Duration,
+
+    /// How long a call to a filesystem may take before that is said to hang, and the run given up; at least 1s
+    #[arg(long, value_name = "DUR", default_value = "5m", value_parser = duration::at_least_a_second)]
+    pub(in crate::cli) patience: Duration,
 
     /// How copies of databases are checked: quick, full (indexes too) or off
     #[arg(long, value_name = "HOW", default_value = "quick", value_parser = checks())]

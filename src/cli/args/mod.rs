@@ -10,7 +10,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{helper, launcher};
+use super::{deputy, helper, launcher};
 use crate::freeze::Check;
 
 pub(super) use backup::{Create, Guard, Priority, Stage, Unattended, What};
@@ -80,6 +80,21 @@ pub(super) enum Verb {
     /// Become a command, for a process that waits for it
     #[command(name = launcher::NAME, hide = true)]
     Launch(Launch),
+    /// Do what may hang, for a process that waits for it
+    #[command(name = deputy::NAME, hide = true)]
+    Deputy(Deputy),
+}
+
+/// What to do for whom.
+#[derive(Args, Debug)]
+pub(super) struct Deputy {
+    /// The number of the process that waits, and started it
+    #[arg(long)]
+    pub(super) of: u32,
+
+    /// What was typed
+    #[arg(last = true, required = true)]
+    pub(super) words: Vec<OsString>,
 }
 
 /// What to become.

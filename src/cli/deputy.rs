@@ -1,0 +1,178 @@
+//! A run whose sources another program or another machine serves has a process of its own.
+//!
+//! Whoever waits in the kernel for a FUSE filesystem that does not answer can be ended by nobody, not even by `kill -9`;
+//! its process lasts as long, and so does whoever waits for that: a shell, cron. So it is not the process that was
+//! started. That one only waits, and ends when its deputy has said what there is to say.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::{ExitStatusExt, parent_id};
+use std::path::{Component, Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::time::Duration;
+
+use clap::Parser;
+use color_eyre::eyre::{Result, WrapErr};
+use nix::sys::signal::{SigSet, Signal};
+
+use super::args::{self, Typed, Verb};
+use super::signals::Signals;
+use super::{attend, say};
+use crate::command::Ward;
+use crate::plan::{Environment, STATE_VARIABLE};
+use crate::restore::filesystems_at;
+use crate::sys;
+
+/// The hidden subcommand.
+pub(super) const NAME: &str = "__deputy";
+
+/// How often a deputy that does not end is looked at. One that has left so long ago, and is still there, hangs.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Filesystems that answer when another program, or another machine, does.
+const SERVED: [&str; 9] = ["9p", "afs", "ceph", "cifs", "lustre", "nfs", "nfs4", "smb3", "virtiofs"];
+
+/// Has a deputy do what was typed, if that may hang; says how the process is to end then.
+pub(super) fn stands_in(verb: &Verb) -> Option<ExitCode> {
+    let places = places(verb, &Environment::of_process());
+    if !places.iter().flat_map(|place| filesystems_at(place)).any(|kind| is_served(&kind)) {
+        return None;
+    }
+    Some(match Deputy::start() {
+        Ok(deputy) => deputy.outlive(),
+        Err(error) => say::failed(&format!("{error:#}"), 1),
+    })
+}
+
+/// Where a backup reads and writes, as it was typed: to resolve a path may hang.
+fn places(verb: &Verb, environment: &Environment) -> Vec<PathBuf> {
+    let (what, output) = match verb {
+        Verb::Create(typed) => (&typed.what, typed.archive.output.clone()),
+        Verb::Guard(typed) => (&typed.what, typed.archive.output.clone()),
+        Verb::Stage(typed) => (&typed.what, None),
+        _ => return Vec::new(),
+    };
+    let mut places: Vec<PathBuf> = what.sources.iter().cloned().chain(output).chain([PathBuf::new()]).collect();
+    if what.sources.is_empty() {
+        places.extend(environment.home.clone());
+        places.extend(environment.variables.get(OsStr::new(STATE_VARIABLE)).map(PathBuf::from));
+    }
+    places.iter().map(|place| lexical(&environment.cwd.join(place))).collect()
+}
+
+/// A path without `.` and `..`, as far as that can be told without looking.
+fn lexical(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+fn is_served(kind: &str) -> bool {
+    kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.") || SERVED.contains(&kind)
+}
+
+struct Deputy {
+    child: Child,
+    /// Holds signals back that are meant for the deputy.
+    _signals: Signals,
+}
+
+impl Deputy {
+    fn start() -> Result<Self> {
+        let (signals, ward) = (Signals::hold()?, Ward::default());
+        signals.watch(ward.clone(), || {})?;
+        let mut command = Command::new("/proc/self/exe");
+        command.args([NAME, "--of", &std::process::id().to_string(), "--"]).args(std::env::args_os().skip(1));
+        let child = command.spawn().wrap_err("the process that does the work cannot be started")?;
+        ward.hold(&child);
+        // What came until now was meant for it, too.
+        if let Some(signal) = signals.first() {
+            ward.take(signal as i32, false);
+        }
+        Ok(Self { child, _signals: signals })
+    }
+
+    /// Waits until it has ended, or has left and cannot end.
+    fn outlive(self) -> ExitCode {
+        let Self { mut child, _signals } = self;
+        let id = child.id();
+        let Ok(work) = attend::begin(move || child.wait()) else { return ExitCode::FAILURE };
+        let mut left = false;
+        loop {
+            match work.within(LOOK) {
+                Some(status) => return status.map_or(ExitCode::FAILURE, ended),
+                // Its first thread is gone, and others are not: those hang.
+                None if left && sys::is_zombie(id) => return ExitCode::FAILURE,
+                None => left = sys::is_zombie(id),
+            }
+        }
+    }
+}
+
+/// Ends as it did.
+fn ended(status: ExitStatus) -> ExitCode {
+    let signal = status.signal().and_then(|number| Signal::try_from(number).ok());
+    if let Some(signal) = signal.filter(|signal| Signals::end(*signal)) {
+        Signals::die_by(signal);
+    }
+    let code = status.code().or(status.signal().map(|number| 128 + number)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// Does what was typed, as the deputy of the process that was started.
+pub(super) fn deputise(typed: &args::Deputy, act: impl FnOnce(Verb) -> ExitCode) -> ExitCode {
+    // Where the kernel does not do that, it goes on alone.
+    let _asked: std::io::Result<()> = sys::end_with_parent();
+    if parent_id() != typed.of {
+        return ExitCode::FAILURE;
+    }
+    let _as_usual = SigSet::all().thread_unblock();
+    let words = [OsString::from("clawsnap")].into_iter().chain(typed.words.iter().cloned());
+    let code = act(Typed::parse_from(words).verb);
+    // A thread that hangs keeps everything open, and whoever reads what we print waits for its end.
+    sys::close_streams();
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_serve_may_hang() {
+        for (kind, expected) in [
+            ("fuse", true),
+            ("fuse.sshfs", true),
+            ("fuseblk", true),
+            ("fusectl", false),
+            ("nfs4", true),
+            ("cifs", true),
+            ("ext4", false),
+            ("tmpfs", false),
+        ] {
+            assert_eq!(is_served(kind), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_places_of_a_backup_are_its_sources_its_output_and_where_it_was_started() {
+        let environment = Environment { home: Some("/home/u".into()), cwd: "/work".into(), ..Environment::default() };
+        let environment = environment.with(STATE_VARIABLE, "/srv/claw");
+        for (words, expected) in [
+            ("create a ../b/./c -o /out", vec!["/work/a", "/b/c", "/out", "/work"]),
+            ("create", vec!["/work", "/home/u", "/srv/claw"]),
+            ("guard x -- true", vec!["/work/x", "/work"]),
+            ("stage /x -- true", vec!["/x", "/work"]),
+            ("verify a", vec![]),
+        ] {
+            let typed = Typed::parse_from(format!("clawsnap {words}").split(' '));
+            let places = places(&typed.verb, &environment);
+            assert_eq!(places, expected.into_iter().map(PathBuf::from).collect::<Vec<_>>(), "{words}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A source on a filesystem that is ill: it answers EIO or ESTALE about one of its files, or not at all. The first is a
+//! loss that is named, and the rest is whole; the second ends the run, which says where, and leaves nothing.
+
+mod proof;
+mod sick;
+mod support;
+
+use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use fuser::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use proof::{Promise, proven, skipped};
+use serde_json::Value;
+use sick::{Answer, Call, Sick};
+use support::{Archive, leftovers};
+
+const FILES: [(&str, &str); 5] =
+    [("a", "first\n"), ("d/b", "ill\n"), ("d/c", "beside\n"), ("e/f/g", "deep\n"), ("z", "last\n")];
+
+/// The calls that can fail, and about what.
+const CALLS: [(Call, &str); 5] =
+    [(Call::GetAttr, "d/b"), (Call::Open, "d/b"), (Call::Read, "d/b"), (Call::OpenDir, "d"), (Call::ReadDir, "d")];
+
+/// A filesystem of its own, and a directory for archives.
+struct Scene {
+    source: Sick,
+    top: tempfile::TempDir,
+}
+
+impl Scene {
+    /// None where nothing can be mounted, which is told.
+    fn new() -> Option<Self> {
+        Self::with(&FILES)
+    }
+
+    fn with(files: &[(&str, impl AsRef<[u8]>)]) -> Option<Self> {
+        let top = tempfile::tempdir().expect("a directory");
+        fs::create_dir(top.path().join("out")).expect("makes");
+        match Sick::mount(&top.path().join("source"), files) {
+            Ok(source) => Some(Self { source, top }),
+            Err(why) => {
+                skipped("a filesystem that is ill", &why);
+                None
+            }
+        }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.top.path().join("out")
+    }
+
+    /// Begins a backup.
+    fn create(&self, patience: &str, more: &[&str]) -> Running {
+        let said = |name: &str| fs::File::create(self.top.path().join(name)).expect("creates");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clawsnap"));
+        command.args(["create", "--json", "--compress", "none", "--settle", "200ms", "--patience", patience, "-o"]);
+        command.arg(self.out()).arg(self.source.path()).args(more).stdin(Stdio::null()).process_group(0);
+        let child = command.stdout(said("report")).stderr(said("said")).spawn().expect("runs");
+        Running { child, top: self.top.path().to_owned() }
+    }
+
+    /// What is in the directory for archives.
+    fn made(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.out()).expect("lists").map(|entry| entry.expect("an entry").path()).collect()
+    }
+
+    /// A backup that goes well; returns the archive, and removes it.
+    fn backup(&self, more: &[&str]) -> Archive {
+        let ran = self.create("2s", more).ends_within(Duration::from_secs(60)).expect("ends");
+        assert_eq!(ran.status.code(), Some(0), "{}", ran.said);
+        self.only_archive()
+    }
+
+    fn only_archive(&self) -> Archive {
+        let [path] = &self.made()[..] else { panic!("{:?}", self.made()) };
+        let archive = Archive::read(path);
+        let verify = Command::new(env!("CARGO_BIN_EXE_clawsnap")).arg("verify").arg(path).output().expect("runs");
+        assert!(matches!(verify.status.code(), Some(0 | 3)), "{}", String::from_utf8_lossy(&verify.stdout));
+        fs::remove_file(path).expect("removes");
+        archive
+    }
+
+    /// The files that are whole in an archive.
+    fn whole(&self, archive: &Archive) -> Vec<&'static str> {
+        let is_whole = |(path, contents): &&(&str, &str)| {
+            archive.contents(&self.source.path().join(path)) == Some(contents.as_bytes())
+        };
+        FILES.iter().filter(is_whole).map(|(path, _)| *path).collect()
+    }
+}
+
+struct Running {
+    child: Child,
+    top: PathBuf,
+}
+
+/// A run that has ended.
+struct Ran {
+    status: ExitStatus,
+    report: Value,
+    said: String,
+}
+
+impl Running {
+    /// Nothing if it goes on for longer.
+    fn ends_within(mut self, limit: Duration) -> Option<Ran> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("is ours") {
+                let read = |name: &str| fs::read_to_string(self.top.join(name)).expect("reads");
+                let report = serde_json::from_str(&read("report")).unwrap_or_default();
+                return Some(Ran { status, report, said: read("said") });
+            }
+            if begun.elapsed() > limit {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn errors() -> [(Errno, &'static str); 2] {
+    [(Errno::EIO, "Input/output error"), (Errno::ESTALE, "Stale file handle")]
+}
+
+#[test]
+fn what_an_ill_filesystem_refuses_is_lost_by_name_and_the_rest_is_whole() {
+    let Some(scene) = Scene::new() else { return };
+    let mut trials = 0;
+    for ((call, path), (errno, words)) in CALLS.into_iter().flat_map(|call| errors().map(|error| (call, error))) {
+        scene.source.fall_ill(call, path, Answer::Errno(errno));
+        let ran = scene.create("2s", &[]).ends_within(Duration::from_secs(60)).expect("ends");
+        scene.source.get_well();
+        let what = format!("{call:?} {path} {words}: {} {}", ran.report, ran.said);
+        assert_eq!(ran.status.code(), Some(3), "{what}");
+        let losses = ran.report["losses"].as_array().expect("is a list");
+        let named =
+            |loss: &&Value| Path::new(loss["path"].as_str().unwrap_or_default()) == scene.source.path().join(path);
+        let loss = losses.iter().find(named).unwrap_or_else(|| panic!("it is not named: {what}"));
+        assert!(loss["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{what}");
+        let whole = scene.whole(&scene.only_archive());
+        let expected: Vec<&str> = FILES.iter().map(|(name, _)| *name).filter(|name| !name.starts_with(path)).collect();
+        assert!(expected.iter().all(|name| whole.contains(name)), "{whole:?}: {what}");
+        trials += 1;
+    }
+    proven(&[Promise::Whole, Promise::Fate], trials, "fuse, errors");
+}
+
+/// A run on NFS or FUSE used to wait for ever, and so did the next one that cron began.
+#[test]
+fn a_filesystem_that_hangs_ends_the_run_which_says_where_and_publishes_nothing() {
+    let cases: Vec<_> = CALLS.into_iter().chain([(Call::GetAttr, ""), (Call::OpenDir, "")]).collect();
+    let trials = std::thread::scope(|scope| {
+        let running: Vec<_> = cases.into_iter().map(|(call, path)| scope.spawn(move || hangs(call, path))).collect();
+        running.into_iter().filter_map(|case| case.join().expect("holds")).count()
+    });
+    if trials > 0 {
+        proven(&[Promise::Name], trials as u64, "fuse, hangs");
+    }
+}
+
+/// Nothing where nothing can be mounted.
+fn hangs(call: Call, path: &str) -> Option<()> {
+    let scene = Scene::new()?;
+    scene.source.fall_ill(call, path, Answer::Silence);
+    let ran = scene.create("2s", &[]).ends_within(Duration::from_secs(30));
+    let made = scene.made();
+    assert!(scene.source.waiting() > 0, "{call:?} {path}: nobody waits");
+    scene.source.get_well();
+    let ran = ran.unwrap_or_else(|| panic!("{call:?} {path}: it goes on"));
+    let what = format!("{call:?} {path}: {} {}", ran.report, ran.said);
+    assert_eq!((ran.status.code(), &ran.report["outcome"]), (Some(1), &"failed".into()), "{what}");
+    let place = scene.source.path().join(path);
+    let place = place.to_str().expect("is UTF-8").trim_end_matches('/');
+    assert!(ran.said.contains(&format!("{place} has not come back")), "{what}");
+    assert!(made.iter().all(|path| !path.to_string_lossy().ends_with(".tar")), "{made:?}");
+    // The hang is over, and with it the deputy.
+    let waited = ["--wait", "10s"];
+    assert_eq!(scene.whole(&scene.backup(&waited)).len(), FILES.len(), "the next run succeeds: {what}");
+    assert_eq!(leftovers(scene.top.path()), [] as [PathBuf; 0], "{what}");
+    assert_eq!(leftovers(&scene.out()), [] as [PathBuf; 0], "{what}");
+    Some(())
+}
+
+#[test]
+fn a_signal_reaches_a_run_that_waits_for_a_filesystem_and_it_cleans_up_when_that_answers() {
+    let Some(scene) = Scene::new() else { return };
+    scene.source.fall_ill(Call::Read, "d/b", Answer::Silence);
+    let running = scene.create("1m", &[]);
+    let begun = Instant::now();
+    while scene.source.waiting() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nobody waits");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // To all its processes, as systemd does.
+    killpg(Pid::from_raw(running.child.id().cast_signed()), Signal::SIGTERM).expect("sends");
+    std::thread::sleep(Duration::from_millis(300));
+    scene.source.get_well();
+    let ran = running.ends_within(Duration::from_secs(30)).expect("ends");
+    assert_eq!((ran.status.signal(), &ran.report["outcome"]), (Some(15), &"cancelled".into()), "{}", ran.said);
+    assert_eq!(scene.made(), [] as [PathBuf; 0]);
+    assert_eq!(leftovers(scene.top.path()), [] as [PathBuf; 0]);
+}
+
+/// Its helper could not be ended, and the run waited for that.
+#[test]
+fn a_database_on_a_filesystem_that_hangs_is_torn_by_name_and_the_run_ends() {
+    let database = database();
+    let Some(scene) = Scene::with(&[("a", &b"first\n"[..]), ("d/jobs.sqlite", &database)]) else { return };
+    scene.source.fall_ill(Call::ReadOn, "d/jobs.sqlite", Answer::Silence);
+    let ran = scene.create("1m", &["--sqlite-timeout", "100ms"]).ends_within(Duration::from_secs(60));
+    assert!(scene.source.waiting() > 0, "the helper does not wait");
+    let archive = scene.only_archive();
+    scene.source.get_well();
+    let ran = ran.expect("ends");
+    let what = format!("{} {}", ran.report, ran.said);
+    assert_eq!((ran.status.code(), &ran.report["losses"][0]["fate"]), (Some(3), &"torn".into()), "{what}");
+    let reason = ran.report["losses"][0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("its helper said nothing for 10 s"), "{what}");
+    assert_eq!(archive.contents(&scene.source.path().join("d/jobs.sqlite")), Some(&*database), "the bytes are there");
+    proven(&[Promise::Fate], 1, "fuse, a database that hangs");
+}
+
+/// One of more than a page.
+fn database() -> Vec<u8> {
+    let top = tempfile::tempdir().expect("a directory");
+    let path = top.path().join("jobs.sqlite");
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    database.execute_batch("CREATE TABLE jobs (words); INSERT INTO jobs VALUES (zeroblob(50000));").expect("is filled");
+    database.close().expect("closes");
+    fs::read(path).expect("reads")
+}
