@@ -286,7 +286,7 @@ fn a_hot_session_that_grows_after_the_freeze_is_a_prefix_cut_at_a_record() {
     write(&path, "{\"n\":1}\n{\"n\":2}\n{\"ha");
     let grown = path.clone();
     let observer = Frozen(move || append(&grown, "lf\":3}\n"));
-    let (report, archive) = scene.play(scene.backup().holding_nothing().observer(observer));
+    let (report, archive) = scene.play(scene.backup().mode(Mode::Link).holding_nothing().observer(observer));
     assert_eq!((report.exit_code(), report.counts.prefix, report.counts.tails), (0, 1, 1));
     assert_eq!(archive.contents(&path), Some(&b"{\"n\":1}\n{\"n\":2}\n"[..]));
     assert_eq!(archive.tails[&path], b"{\"ha");
@@ -419,7 +419,7 @@ fn a_file_that_is_read_while_it_changes_is_read_again_until_it_rests() {
     write(&path, "{\"old\":1}\n");
     let moving = path.clone();
     let gate = once(takes(Verb::Read, "6.jsonl"), move || fs::write(&moving, "{\"new\":12345}\n").expect("rewrites"));
-    let (report, archive) = scene.play(scene.backup().gate(gate));
+    let (report, archive) = scene.play(scene.backup().mode(Mode::Link).gate(gate));
     assert!(instant(&report));
     assert_eq!((report.counts.torn, archive.contents(&path)), (0, Some(&b"{\"new\":12345}\n"[..])));
 }
