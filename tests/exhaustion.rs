@@ -116,6 +116,15 @@ fn assert_holds(archive: &Path, before: &BTreeMap<PathBuf, Looks>, report: &Repo
     }
 }
 
+/// Sees that a backup has all of the source, and that nothing else has changed.
+fn assert_all_is_archived(source: &Path, archive: &Path) {
+    let before = snapshot(source);
+    let report = Backup::of(source).serving_databases().to(archive);
+    assert_eq!(judge(&report, archive, source, &before), End::Whole);
+    assert_eq!((report.exit_code(), report.losses.len()), (0, 0), "{:?}", report.losses);
+    assert_holds(archive, &before, &report);
+}
+
 #[test]
 fn a_full_output_gets_a_whole_archive_or_none() {
     let top = tempfile::tempdir().expect("a directory");
@@ -233,12 +242,7 @@ fn a_file_with_as_many_names_as_can_be_is_archived_without_another() {
     fs::create_dir(at.join("elsewhere")).expect("makes");
     (1..MOST).for_each(|number| fs::hard_link(&session, at.join(format!("elsewhere/{number}"))).expect("links"));
     assert!(fs::hard_link(&session, at.join("one-more")).is_err());
-    let before = snapshot(&source);
-    let archive = top.path().join("a.tar");
-    let report = Backup::of(&source).serving_databases().to(&archive);
-    assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
-    assert_eq!((report.exit_code(), report.losses.len()), (0, 0), "{:?}", report.losses);
-    assert_holds(&archive, &before, &report);
+    assert_all_is_archived(&source, &top.path().join("a.tar"));
     assert_eq!(fs::metadata(&session).expect("is there").nlink(), MOST);
     held(1, "a file with as many names as can be");
 }
@@ -257,12 +261,7 @@ fn immutable_and_append_only_files_are_archived_and_stay_so() {
         assert!(can(&["chattr", flag, text(&sessions.join(name))]), "ext4 has attributes");
     }
     assert!(can(&["chattr", "+i", text(&source.join("media"))]));
-    let before = snapshot(&source);
-    let archive = top.path().join("a.tar");
-    let report = Backup::of(&source).serving_databases().to(&archive);
-    assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
-    assert_eq!((report.exit_code(), report.losses.len()), (0, 0), "{:?}", report.losses);
-    assert_holds(&archive, &before, &report);
+    assert_all_is_archived(&source, &top.path().join("a.tar"));
     held(1, "immutable and append-only files");
 }
 
@@ -280,12 +279,7 @@ fn files_below_an_overlay_are_archived_and_look_as_before() {
     let Some(_mount) = mount(&["-t", "overlay", "overlay", "-o", &layers], &at) else { return };
     let source = at.join("home/state");
     write(&source.join("agents/main/sessions/upper.jsonl"), "{}\n");
-    let before = snapshot(&source);
-    let archive = top.path().join("a.tar");
-    let report = Backup::of(&source).serving_databases().to(&archive);
-    assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
-    assert_eq!((report.exit_code(), report.losses.len()), (0, 0), "{:?}", report.losses);
-    assert_holds(&archive, &before, &report);
+    assert_all_is_archived(&source, &top.path().join("a.tar"));
     held(1, "an overlay");
 }
 
@@ -309,13 +303,8 @@ fn a_source_over_several_mounts_is_archived_as_one() {
     assert!(mounts.iter().all(Option::is_some));
     assert!(can(&["mount", "--bind", text(&top.path().join("bound.jsonl")), text(&file)]));
     write_cold(&shm.join("sessions/in-memory.jsonl"), "{}\n");
-    let before = snapshot(&source);
-    let archive = top.path().join("a.tar");
-    let report = Backup::of(&source).serving_databases().to(&archive);
     let checked = std::panic::catch_unwind(|| {
-        assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
-        assert_eq!((report.exit_code(), report.losses.len()), (0, 0), "{:?}", report.losses);
-        assert_holds(&archive, &before, &report);
+        assert_all_is_archived(&source, &top.path().join("a.tar"));
         [&source, &shm, &source.join("agents/other"), &source.join("again")]
             .iter()
             .for_each(|dir| assert_eq!(leftovers(dir), [] as [PathBuf; 0]));
