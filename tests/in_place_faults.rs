@@ -249,16 +249,19 @@ fn a_restore_that_is_killed() {
     restore(&scene.path("a.tar.zst"), &scene.options(&patterns), Arc::new(gate));
 }
 
+/// A scene that such a restore can be played in, and what is mounted there; `None` where nothing can be.
+fn scene_of(sort: Sort) -> Option<(Scene, Option<Mounted>)> {
+    let scene = Scene::quick();
+    let mounted = if sort == Sort::Mount { Some(Mounted::on(&scene.state())?) } else { None };
+    scene.fill("old");
+    Some((scene, mounted))
+}
+
 /// `kill -9` at every step: the state directory is the old one or the new one, and the next run ends cleanly.
 #[test]
 fn a_restore_in_place_that_is_killed_at_any_step_is_completed_or_was_never_begun() {
     for sort in [Sort::Whole, Sort::Part, Sort::TwoRoots, Sort::Mount] {
-        let scene = Scene::quick();
-        let mounted = if sort == Sort::Mount { Mounted::on(&scene.state()) } else { None };
-        if sort == Sort::Mount && mounted.is_none() {
-            continue;
-        }
-        scene.fill("old");
+        let Some((scene, _mounted)) = scene_of(sort) else { continue };
         let (archive, looks) = staged(sort, &scene);
         let precious = precious(&scene);
         let mut deaths = 0;
@@ -346,12 +349,7 @@ fn calls_of(line: &Command) -> u64 {
 #[test]
 fn a_restore_in_place_that_is_killed_at_any_call_is_completed_or_was_never_begun() {
     for sort in [Sort::Whole, Sort::Part, Sort::TwoRoots, Sort::Mount] {
-        let scene = Scene::quick();
-        let mounted = if sort == Sort::Mount { Mounted::on(&scene.state()) } else { None };
-        if sort == Sort::Mount && mounted.is_none() {
-            continue;
-        }
-        scene.fill("old");
+        let Some((scene, _mounted)) = scene_of(sort) else { continue };
         let (archive, looks) = staged(sort, &scene);
         let precious = precious(&scene);
         let words = [&["restore", "a.tar.zst", "--in-place", "--yes", "-q"], sort.patterns()].concat();

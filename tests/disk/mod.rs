@@ -6,6 +6,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
+#[path = "../inode/mod.rs"]
+mod inode;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -15,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, Request, WriteFlags,
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, Filesystem, Generation, INodeNo, LockOwner, OpenFlags,
+    ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, Request, WriteFlags,
 };
 
 const IMAGE: &str = "image";
@@ -127,27 +130,8 @@ impl Files {
     }
 
     fn attributes(&self, inode: INodeNo) -> FileAttr {
-        let is_image = inode == IMAGE_INODE;
-        let (kind, perm) = if is_image { (FileType::RegularFile, 0o600) } else { (FileType::Directory, 0o700) };
-        let size = if is_image { self.platter().bytes.len() as u64 } else { 0 };
-        let then = UNIX_EPOCH;
-        FileAttr {
-            ino: inode,
-            size,
-            blocks: size.div_ceil(512),
-            atime: then,
-            mtime: then,
-            ctime: then,
-            crtime: then,
-            kind,
-            perm,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        }
+        let file = (inode == IMAGE_INODE).then(|| self.platter().bytes.len() as u64);
+        inode::attributes(inode, file, UNIX_EPOCH)
     }
 }
 
@@ -176,9 +160,7 @@ impl Filesystem for Files {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let bytes = &self.platter().bytes;
-        let begin = usize::try_from(offset).map_or(bytes.len(), |offset| offset.min(bytes.len()));
-        reply.data(&bytes[begin..bytes.len().min(begin + size as usize)]);
+        reply.data(inode::part(&self.platter().bytes, offset, size));
     }
 
     fn write(

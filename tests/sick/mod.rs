@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
+#[path = "../inode/mod.rs"]
+mod inode;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -143,28 +146,8 @@ impl Tree {
     }
 
     fn attributes(&self, inode: INodeNo) -> FileAttr {
-        let node = self.node(inode);
-        let (kind, perm, nlink) =
-            if node.contents.is_some() { (FileType::RegularFile, 0o600, 1) } else { (FileType::Directory, 0o700, 2) };
-        let size = node.contents.as_ref().map_or(0, Vec::len) as u64;
-        let then = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        FileAttr {
-            ino: inode,
-            size,
-            blocks: size.div_ceil(512),
-            atime: then,
-            mtime: then,
-            ctime: then,
-            crtime: then,
-            kind,
-            perm,
-            nlink,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        }
+        let file = self.node(inode).contents.as_ref().map(|contents| contents.len() as u64);
+        inode::attributes(inode, file, UNIX_EPOCH + Duration::from_secs(1_700_000_000))
     }
 }
 
@@ -237,8 +220,7 @@ impl Filesystem for Served {
         let call = if offset == 0 { Call::Read } else { Call::ReadOn };
         self.treat(call, inode, reply, ReplyData::error, move |tree, reply| {
             let bytes = tree.node(inode).contents.as_deref().unwrap_or_default();
-            let begin = usize::try_from(offset).map_or(bytes.len(), |offset| offset.min(bytes.len()));
-            reply.data(&bytes[begin..bytes.len().min(begin + size as usize)]);
+            reply.data(inode::part(bytes, offset, size));
         });
     }
 
