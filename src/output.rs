@@ -167,7 +167,7 @@ impl Draft {
     /// # Errors
     /// No descriptor is left.
     pub(crate) fn read_back(&self) -> Result<ReadBack> {
-        let reader = self.file.reader().map_err(|error| Error::failed("read back", self.target.path(), error))?;
+        let reader = self.file.disk_reader().map_err(|error| Error::failed("read back", self.target.path(), error))?;
         Ok(ReadBack::new(reader, Arc::clone(&self.progress.0)))
     }
 

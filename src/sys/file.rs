@@ -1,4 +1,4 @@
-//! Open files: one that is only read, one that is only ours.
+//! Open files: one that is only read, one that is only ours, and what the disk has of that one.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{self as kernel, Advice, AtFlags};
+use rustix::fs::{self as kernel, Advice, AtFlags, OFlags};
 use rustix::io::Errno;
 
 use super::{WANTED, stat};
@@ -111,6 +111,41 @@ impl Reader {
     }
 }
 
+/// Reads what a disk has of a file, whatever the page cache has: past the cache (`O_DIRECT`), for which the kernel first
+/// writes out what it still has of the bytes that are asked for. Where a filesystem cannot, what is written is made
+/// durable and the cache asked to forget it.
+pub(crate) struct DiskReader {
+    reader: Reader,
+    direct: bool,
+}
+
+impl DiskReader {
+    /// Tells that so many bytes from `offset` are written and will be read next.
+    pub(crate) fn expect(&self, offset: u64, length: u64) -> io::Result<()> {
+        if !self.direct {
+            self.reader.sync()?;
+        }
+        // For one that is direct the kernel begins to write them out.
+        self.reader.forget_cache(offset, length);
+        Ok(())
+    }
+
+    /// Reads at most one buffer's worth from `offset`; 0 at the end. The buffer and the offset must lie where pages of
+    /// the disk do.
+    pub(crate) fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.reader.read_at(buffer, offset) {
+            // Some filesystems open a file like that, and then cannot read it.
+            Err(error) if self.direct && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                kernel::fcntl_setfl(&self.reader.file, OFlags::empty())?;
+                self.direct = false;
+                self.expect(offset, buffer.len() as u64)?;
+                self.reader.read_at(buffer, offset)
+            }
+            other => other,
+        }
+    }
+}
+
 /// A file that we created and write.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -149,6 +184,25 @@ impl Writer {
     pub(crate) fn reader(&self) -> io::Result<Reader> {
         let file = self.file.try_clone()?;
         Ok(Reader::new(file, Arc::clone(&self.gate.0), self.realm, self.path.clone()))
+    }
+
+    /// What reads back what the disk has of the written file.
+    pub(crate) fn disk_reader(&self) -> io::Result<DiskReader> {
+        let again = || {
+            let _step = self.pass(Verb::Open)?;
+            // Only a description of its own can be direct while this one is not.
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
+            Ok::<_, io::Error>(File::from(kernel::open(path, flags, kernel::Mode::empty())?))
+        };
+        match again() {
+            Err(error) if gate::is_cancelled(&error) => Err(error),
+            Err(_) => Ok(DiskReader { reader: self.reader()?, direct: false }),
+            Ok(file) => {
+                let reader = Reader::new(file, Arc::clone(&self.gate.0), self.realm, self.path.clone());
+                Ok(DiskReader { reader, direct: true })
+            }
+        }
     }
 
     /// The open file's metadata.
@@ -275,5 +329,27 @@ mod tests {
         assert_eq!(answer(10).expect("fits"), vec![7; 10]);
         assert_eq!(answer(5_000).expect("fits at last"), vec![7; 5_000]);
         assert_eq!(answer(70_000).expect_err("never fits"), Errno::RANGE);
+    }
+
+    /// A filesystem that opens a file for reading past the cache and then refuses to read it is played by an offset that no
+    /// disk takes.
+    #[test]
+    fn the_disk_gives_back_what_was_written_past_the_cache_or_not() {
+        let top = tempfile::tempdir().expect("a directory");
+        let gate = Arc::new(gate::CancelFlag::new());
+        let dir = crate::sys::Dir::open(top.path(), Realm::Output, gate).expect("opens");
+        let mut writer = dir.create(b"f").expect("creates");
+        let bytes: Vec<u8> = (0..200_003_u32).map(|number| (number % 251) as u8).collect();
+        writer.write_all(&bytes).expect("writes");
+        let cached = || DiskReader { reader: writer.reader().expect("opens"), direct: false };
+        for mut reader in [writer.disk_reader().expect("opens"), cached()] {
+            let mut whole = vec![0; 1 << 18];
+            let start = whole.as_ptr().align_offset(1 << 16);
+            reader.expect(0, 200_003).expect("expects");
+            let n = reader.read_at(&mut whole[start..][..131_072], 0).expect("reads");
+            assert!(whole[start..][..n] == bytes[..131_072]);
+            let n = reader.read_at(&mut whole[1..20], 7).expect("reads where no page begins");
+            assert!(whole[1..][..n] == bytes[7..26]);
+        }
     }
 }
