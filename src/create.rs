@@ -360,9 +360,9 @@ impl Job<'_> {
         enough_space(frozen.bytes, self.compression.codec, report.free_bytes, &target.directory)?;
         let draft = Draft::create(target)?;
         let back = verify.then(|| draft.read_back()).transpose()?;
-        let sealing = prover::Sealed::default();
+        let all_written = prover::AllWritten::default();
         thread::scope(|scope| {
-            let prover = back.map(|back| Prover::start(scope, back, &sealing, self.observer)).transpose()?;
+            let prover = back.map(|back| Prover::start(scope, back, &all_written, self.observer)).transpose()?;
             let written = self.write(&mut frozen, draft, path, report)?;
             release(frozen, report);
             let sealed = written.sink.seal()?;

@@ -11,12 +11,12 @@ use crate::verify::{Proof, prove, unproven};
 
 /// Whether everything is written: only then the reading back is what is left to be told of.
 #[derive(Default)]
-pub(super) struct Sealed(AtomicBool);
+pub(super) struct AllWritten(AtomicBool);
 
 /// A proof under way.
 pub(super) struct Prover<'scope> {
     thread: ScopedJoinHandle<'scope, Result<Proof>>,
-    sealed: &'scope Sealed,
+    all_written: &'scope AllWritten,
 }
 
 impl<'scope> Prover<'scope> {
@@ -27,15 +27,15 @@ impl<'scope> Prover<'scope> {
     pub(super) fn start(
         scope: &'scope Scope<'scope, '_>,
         back: ReadBack,
-        sealed: &'scope Sealed,
+        all_written: &'scope AllWritten,
         observer: &'scope dyn Observer,
     ) -> Result<Self> {
-        let watched = Watched { inner: back, read: 0, sealed, observer };
+        let telling = Telling { inner: back, read: 0, all_written, observer };
         let thread = thread::Builder::new()
             .name("prover".to_owned())
-            .spawn_scoped(scope, move || prove(watched))
+            .spawn_scoped(scope, move || prove(telling))
             .map_err(|error| Error::failed("start a thread", "prover", error))?;
-        Ok(Self { thread, sealed })
+        Ok(Self { thread, all_written })
     }
 
     /// Everything is written: waits for the end of the proof.
@@ -43,7 +43,7 @@ impl<'scope> Prover<'scope> {
     /// # Errors
     /// What is wrong with the archive; that it is another one than was written, by its inventory.
     pub(super) fn conclude(self, inventory: &str, entries: Option<u64>) -> Result<()> {
-        self.sealed.0.store(true, Relaxed);
+        self.all_written.0.store(true, Relaxed);
         let proof = self.thread.join().unwrap_or_else(|_| Err(unproven("its proof broke off")))?;
         if proof.inventory == inventory && Some(proof.entries) == entries {
             return Ok(());
@@ -53,18 +53,18 @@ impl<'scope> Prover<'scope> {
 }
 
 /// Tells the observer how far the reading back is.
-struct Watched<'a> {
+struct Telling<'a> {
     inner: ReadBack,
     read: u64,
-    sealed: &'a Sealed,
+    all_written: &'a AllWritten,
     observer: &'a dyn Observer,
 }
 
-impl Read for Watched<'_> {
+impl Read for Telling<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.read += n as u64;
-        if self.sealed.0.load(Relaxed) {
+        if self.all_written.0.load(Relaxed) {
             self.observer.on(Event::ReadBack { bytes: self.read });
         }
         Ok(n)
