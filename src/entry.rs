@@ -171,6 +171,54 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_fresh_from_a_tick_before_now_to_a_second_after_it() {
+        let (now, tick) = (10_000_000_000, Duration::from_nanos(100));
+        let fresh = |time| Timestamp::from_nanos(time).is_fresh(Timestamp::from_nanos(now), tick);
+        for (time, expected) in [(-101, false), (-100, true), (0, true), (1_000_000_000, true), (1_000_000_001, false)]
+        {
+            assert_eq!(fresh(now + time), expected, "{time}");
+        }
+        let tickless = Timestamp::from_nanos(now).is_fresh(Timestamp::from_nanos(now), Duration::ZERO);
+        assert!(!tickless);
+    }
+
+    #[test]
+    fn before_goes_back_and_stops_where_time_begins() {
+        let at = Timestamp::from_nanos;
+        assert_eq!(at(5_000_000_000).before(Duration::from_nanos(1)), at(4_999_999_999));
+        let beginning = Timestamp { seconds: i64::MIN, nanos: 0 };
+        assert!(beginning.before(Duration::MAX).seconds == i64::MIN);
+    }
+
+    #[test]
+    fn contents_are_the_same_while_inode_length_and_time_are() {
+        let time = |nanos| Timestamp::from_nanos(nanos);
+        let stat = Stat {
+            kind: Kind::File,
+            mode: 0o600,
+            uid: 1,
+            gid: 2,
+            nlink: 1,
+            size: 10,
+            blocks: 8,
+            ino: 11,
+            dev: 12,
+            mtime: time(13),
+            ctime: time(14),
+        };
+        assert_eq!(stat.id(), (12, 11));
+        assert!(stat.same_contents(&Stat { nlink: 2, ctime: time(99), mode: 0o644, ..stat }), "a link moves these");
+        for other in [
+            Stat { size: 11, ..stat },
+            Stat { ino: 12, ..stat },
+            Stat { dev: 13, ..stat },
+            Stat { mtime: time(99), ..stat },
+        ] {
+            assert!(!stat.same_contents(&other));
+        }
+    }
+
+    #[test]
     fn a_stamp_younger_than_a_tick_proves_nothing() {
         let at = |nanos| Timestamp::from_nanos(nanos);
         let stamp = Stamp { id: (1, 2), mtime: at(1_000), ctime: at(5_000_000) };

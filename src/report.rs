@@ -453,6 +453,43 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_failed_gives_its_own_exit_code_and_one_behind_its_archive_always_does() {
+        let code = |outcome, exit_code, staged: bool| {
+            let directory = staged.then(|| PathName(b"/stage".to_vec()));
+            let ran = Some(Ran { exit_code: Some(exit_code), directory, ..Ran::default() });
+            Report { outcome, ran, ..Report::default() }.exit_code()
+        };
+        for (outcome, exit_code, staged, expected) in [
+            (Outcome::Complete, 0, true, 0),
+            (Outcome::Lossy, 0, true, 3),
+            (Outcome::Lossy, 7, true, 7),
+            (Outcome::Lossy, 0, false, 0),
+            (Outcome::Complete, 7, false, 7),
+        ] {
+            assert_eq!(code(outcome, exit_code, staged), expected, "{outcome:?}, {exit_code}, {staged}");
+        }
+    }
+
+    #[test]
+    fn every_loss_counts() {
+        let counts = Counts { torn: 1, hollow: 20, lost: 300, files: 4_000, ..Counts::default() };
+        assert_eq!(counts.losses(), 321);
+    }
+
+    #[test]
+    fn a_directory_was_cleared_unless_it_could_not_be_read_or_something_is_stuck_or_unproven() {
+        let judged = |proven, error: Option<&str>| Judged { proven, error: error.map(Into::into), ..Judged::default() };
+        let code = |archives: Vec<Judged>, error: Option<&str>| {
+            Pruned { archives, error: error.map(Into::into), ..Pruned::default() }.exit_code()
+        };
+        assert_eq!(code(vec![], None), 0);
+        assert_eq!(code(vec![judged(true, None)], None), 0);
+        assert_eq!(code(vec![judged(true, None), judged(false, Some("damaged"))], None), 4);
+        assert_eq!(code(vec![judged(false, Some("damaged")), judged(true, Some("busy"))], None), 1);
+        assert_eq!(code(vec![judged(true, None)], Some("cannot be listed")), 1);
+    }
+
+    #[test]
     fn the_fields_that_openclaw_prints_keep_their_names() {
         let json = serde_json::to_value(Report::default()).expect("serializes");
         for field in [

@@ -165,3 +165,15 @@ fn in_place(dir: &Dir, path: &Path, remove: bool) -> std::io::Result<Vec<Found>>
     });
     Ok(told.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_a_function_of_the_ending() {
+        let code = |outcome| Swept { outcome, ..Swept::default() }.exit_code();
+        let endings = [Ending::Complete, Ending::Failed, Ending::Cancelled, Ending::Usage];
+        assert_eq!(endings.map(code), [0, 1, 1, 2]);
+    }
+}

@@ -188,6 +188,20 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_freeze_is_asked_for_by_its_name() {
+        for (text, mode) in [("auto", Mode::Auto), ("link", Mode::Link), ("clone", Mode::Clone), ("copy", Mode::Copy)] {
+            assert_eq!(text.parse(), Ok(mode));
+        }
+        assert!("hold".parse::<Mode>().is_err_and(|said| said.contains("\"hold\"")));
+    }
+
+    #[test]
+    fn an_inventory_calls_each_capture_by_its_name() {
+        let names = [Link, Clone, Hold, Pin, Copy, Database].map(Capture::as_str);
+        assert_eq!(names, ["link", "clone", "hold", "pin", "copy", "database"]);
+    }
+
+    #[test]
     fn every_refusal_leaves_a_capture_that_needs_no_link() {
         for first in [Link, Clone, Hold, Pin, Copy, Database] {
             for class in [Guarded, Linkable] {

@@ -59,3 +59,15 @@ impl Ran {
         code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_told_as_shells_do_and_what_never_ran_has_failed() {
+        let code = |exit_code, signal| Ran { exit_code, signal, ..Ran::default() }.code();
+        assert_eq!([code(Some(0), None), code(Some(7), None), code(None, Some(9)), code(None, None)], [0, 7, 137, 1]);
+        assert_eq!(code(Some(-1), None), 1);
+    }
+}
