@@ -85,7 +85,7 @@ impl Progress {
 pub(crate) struct ReadBack {
     reader: DiskReader,
     progress: Arc<Progress>,
-    /// Where in the file the block begins that is being handed out, and ends.
+    /// Bytes that were read, whether they are handed out already or not.
     offset: u64,
     /// Everything before may be read.
     ready: u64,

@@ -14,7 +14,7 @@ use rustix::fs::{self as kernel, AtFlags, FileType, FlockOperation, Mode, OFlags
 use rustix::io::Errno;
 
 use super::file::{Reader, Writer};
-use super::{WANTED, kind, stat};
+use super::{WANTED, kind, stat, way_to};
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::gate::{self, At, Gate, Realm, Step, Taking, Unstoppable, Verb};
 use crate::relpath::{Leaf, Leaves, RelPath, sort_by_name};
@@ -111,7 +111,7 @@ impl Dir {
 
     /// A path that leads to this very directory as long as it is held, in this process and in those that it starts.
     pub(crate) fn way_in(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
+        way_to(&*self.fd)
     }
 
     /// Makes it the working directory of this process.
@@ -277,8 +277,7 @@ impl Dir {
     pub(crate) fn name_unnamed(&self, file: &impl AsFd, name: &[u8]) -> io::Result<()> {
         let _step = self.pass(Verb::Link, name)?;
         // `AT_EMPTY_PATH` would need a capability; the way over /proc is open to everybody.
-        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-        Ok(kernel::linkat(kernel::CWD, path, &*self.fd, name, AtFlags::SYMLINK_FOLLOW)?)
+        Ok(kernel::linkat(kernel::CWD, way_to(file), &*self.fd, name, AtFlags::SYMLINK_FOLLOW)?)
     }
 
     /// Opens an existing file of ours for writing.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{self as kernel, Advice, AtFlags, OFlags};
 use rustix::io::Errno;
 
-use super::{WANTED, stat};
+use super::{WANTED, stat, way_to};
 use crate::entry::{Stat, Timestamp, Xattrs};
 use crate::gate::{self, At, Gate, Realm, Step, Taking, Verb};
 use crate::relpath::RelPath;
@@ -104,7 +104,7 @@ impl Reader {
         let _advised = kernel::fadvise(&self.file, 0, None, Advice::Sequential);
     }
 
-    /// Asks the kernel to forget so many cached bytes from `offset`, so that what is read next of them comes from the disk.
+    /// Asks the kernel to forget so many cached bytes from `offset`, all of them for 0, so that what is read next of them comes from the disk.
     pub(crate) fn forget_cache(&self, offset: u64, length: u64) {
         // Advice: where it is not taken, reading back proves the page cache, which is what any reader would see.
         let _advised = kernel::fadvise(&self.file, offset, NonZeroU64::new(length), Advice::DontNeed);
@@ -120,7 +120,7 @@ pub(crate) struct DiskReader {
 }
 
 impl DiskReader {
-    /// Tells that so many bytes from `offset` are written and will be read next.
+    /// Tells that so many bytes from `offset`, all of them for 0, are written and will be read next.
     pub(crate) fn expect(&self, offset: u64, length: u64) -> io::Result<()> {
         if !self.direct {
             self.reader.sync()?;
@@ -135,10 +135,11 @@ impl DiskReader {
     pub(crate) fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         match self.reader.read_at(buffer, offset) {
             // Some filesystems open a file like that, and then cannot read it.
-            Err(error) if self.direct && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+            Err(error) if self.direct && super::errno(&error) == Some(Errno::INVAL) => {
                 kernel::fcntl_setfl(&self.reader.file, OFlags::empty())?;
                 self.direct = false;
-                self.expect(offset, buffer.len() as u64)?;
+                // To the end: what was expected before was not made durable.
+                self.expect(offset, 0)?;
                 self.reader.read_at(buffer, offset)
             }
             other => other,
@@ -182,27 +183,26 @@ impl Writer {
 
     /// The written file, for reading it back from its start.
     pub(crate) fn reader(&self) -> io::Result<Reader> {
-        let file = self.file.try_clone()?;
-        Ok(Reader::new(file, Arc::clone(&self.gate.0), self.realm, self.path.clone()))
+        Ok(self.reads(self.file.try_clone()?))
     }
 
     /// What reads back what the disk has of the written file.
     pub(crate) fn disk_reader(&self) -> io::Result<DiskReader> {
-        let again = || {
-            let _step = self.pass(Verb::Open)?;
-            // Only a description of its own can be direct while this one is not.
-            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
-            Ok::<_, io::Error>(File::from(kernel::open(path, flags, kernel::Mode::empty())?))
-        };
-        match again() {
-            Err(error) if gate::is_cancelled(&error) => Err(error),
-            Err(_) => Ok(DiskReader { reader: self.reader()?, direct: false }),
-            Ok(file) => {
-                let reader = Reader::new(file, Arc::clone(&self.gate.0), self.realm, self.path.clone());
-                Ok(DiskReader { reader, direct: true })
-            }
-        }
+        Ok(match gate::tolerate(self.open_direct())? {
+            Some(file) => DiskReader { reader: self.reads(file), direct: true },
+            None => DiskReader { reader: self.reader()?, direct: false },
+        })
+    }
+
+    /// The file once more: only a description of its own can be direct while this one is not.
+    fn open_direct(&self) -> io::Result<File> {
+        let _step = self.pass(Verb::Open)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
+        Ok(kernel::open(way_to(&self.file), flags, kernel::Mode::empty())?.into())
+    }
+
+    fn reads(&self, file: File) -> Reader {
+        Reader::new(file, Arc::clone(&self.gate.0), self.realm, self.path.clone())
     }
 
     /// The open file's metadata.

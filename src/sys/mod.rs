@@ -19,6 +19,8 @@ pub(crate) use process::{close_streams, end_with_parent, is_zombie};
 pub(crate) use rustix::io::Errno;
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 
 use rustix::fs::{FileType, Statx, StatxFlags, StatxTimestamp};
 
@@ -77,6 +79,12 @@ pub(crate) fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if errno(&error) == Some(Errno::NOENT) => Ok(None),
         other => other.map(Some),
     }
+}
+
+/// A path that leads to what is open, as long as it is, in this process and in those that it starts, even where it has no
+/// name.
+fn way_to(open: &impl AsFd) -> PathBuf {
+    format!("/proc/self/fd/{}", open.as_fd().as_raw_fd()).into()
 }
 
 /// The errno of an error that came from the kernel, or from a gate that spoke for it.
