@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -9,15 +10,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::gate::{Gate, Realm, Step, Verb};
+use crate::gate::{Gate, Realm, Step, Verb, cancelled};
 use crate::report::{PathName, Ran, milliseconds_since};
 use crate::sys::{Dir, Process};
 
 /// How long signals are still meant for a command that has failed.
 const LATE: Duration = Duration::from_millis(100);
-
-/// The signal that asks a process to end.
-const TERM: i32 = 15;
 
 /// A command, and how it is run.
 #[derive(Debug, Default)]
@@ -34,27 +32,70 @@ pub struct Errand {
 
 /// The way to a command that runs, for those who are told to end meanwhile.
 #[derive(Clone, Debug, Default)]
-pub struct Ward(Arc<Mutex<Option<Process>>>);
+pub struct Ward(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+enum State {
+    /// Who is told to end is told that it is them.
+    #[default]
+    Idle,
+    /// Somebody was told to end before a command could start: none will.
+    Closed,
+    /// A command starts, and is sent these as soon as it can be.
+    Starting(Vec<i32>),
+    Running(Process),
+}
 
 impl Ward {
     /// Whether a command runs, which is to end now instead of us. It is sent `signal`, unless the terminal has done that.
     pub fn take(&self, signal: i32, is_from_terminal: bool) -> bool {
-        let running = self.running();
-        if let Some(process) = running.as_ref().filter(|_| !is_from_terminal) {
-            // It may have ended just now.
-            let _sent: io::Result<()> = process.send(signal);
+        let mut state = self.state();
+        match &mut *state {
+            State::Idle => *state = State::Closed,
+            State::Closed => {}
+            // The terminal reaches it only if it was there already, which nobody knows: better twice than never.
+            State::Starting(missed) => missed.push(signal),
+            State::Running(process) if !is_from_terminal => hand_over(process, signal),
+            State::Running(_) => {}
         }
-        running.is_some()
+        matches!(*state, State::Starting(_) | State::Running(_))
     }
 
-    /// From now on, what is sent to us is meant for this child.
+    /// From now on, what is sent to us is meant for the child that we start.
+    ///
+    /// # Errors
+    /// We were told to end before: as a cancelled run unwinds.
+    pub(crate) fn claim(&self) -> io::Result<()> {
+        let mut state = self.state();
+        if matches!(*state, State::Closed) {
+            return Err(cancelled());
+        }
+        *state = State::Starting(Vec::new());
+        Ok(())
+    }
+
+    /// This is the child. What came since the claim is sent to it.
     pub(crate) fn hold(&self, child: &Child) {
-        *self.running() = Process::of(child).ok();
+        let mut state = self.state();
+        let running = Process::of(child).map_or(State::Idle, State::Running);
+        if let (State::Starting(missed), State::Running(process)) = (mem::replace(&mut *state, running), &*state) {
+            missed.into_iter().for_each(|signal| hand_over(process, signal));
+        }
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Process>> {
+    /// There is no child any more.
+    fn release(&self) {
+        *self.state() = State::Idle;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn hand_over(process: &Process, signal: i32) {
+    // It may have ended just now.
+    let _sent: io::Result<()> = process.send(signal);
 }
 
 impl Errand {
@@ -81,18 +122,15 @@ impl Errand {
         if let Some(output) = self.output {
             command.stdout(Stdio::from(output));
         }
-        let mut child = command.spawn()?;
+        self.ward.claim()?;
+        let mut child = command.spawn().inspect_err(|_| self.ward.release())?;
         self.ward.hold(&child);
-        // Who cancelled the run just before the command could be sent anything meant the command.
-        if pass(Verb::Ask).is_err() {
-            self.ward.take(TERM, false);
-        }
         let status = child.wait();
         if !status.as_ref().is_ok_and(ExitStatus::success) {
             // Who sent it a signal at a terminal sent us one too, and we may get to know of it only now.
             std::thread::sleep(LATE);
         }
-        *self.ward.running() = None;
+        self.ward.release();
         let status = status?;
         Ok(Ran {
             command: self.words.iter().map(|word| PathName(word.as_encoded_bytes().to_vec())).collect(),
@@ -114,8 +152,13 @@ impl Errand {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
-    use crate::gate::CancelFlag;
+    use crate::gate::{CancelFlag, is_cancelled};
+
+    const INT: i32 = 2;
+    const TERM: i32 = 15;
 
     fn errand(words: &[&str]) -> Errand {
         Errand { words: words.iter().map(OsString::from).collect(), ..Errand::default() }
@@ -141,11 +184,11 @@ mod tests {
     fn a_command_that_is_sent_a_signal_dies_of_it_and_nobody_else_does() {
         let errand = errand(&["sleep", "100"]);
         let ward = errand.ward.clone();
-        assert!(!ward.take(TERM, false), "nothing runs");
         let sender = std::thread::spawn(move || {
-            while !ward.take(TERM, false) {
+            while matches!(*ward.state(), State::Idle) {
                 std::thread::yield_now();
             }
+            assert!(ward.take(TERM, false), "it starts, or runs");
         });
         let ran = errand.run(None, &[], &open()).expect("runs");
         sender.join().expect("sends");
@@ -157,7 +200,39 @@ mod tests {
         let flag = CancelFlag::new();
         flag.cancel();
         let gate: Arc<dyn Gate> = Arc::new(flag);
-        assert!(crate::gate::is_cancelled(&errand(&["true"]).run(None, &[], &gate).expect_err("starts nothing")));
+        assert!(is_cancelled(&errand(&["true"]).run(None, &[], &gate).expect_err("starts nothing")));
         assert!(errand(&[]).run(None, &[], &open()).is_err());
+    }
+
+    /// A signal between the start of a command and the moment when it could be sent one cancelled the run, and the command
+    /// got SIGTERM, whatever had been sent.
+    #[test]
+    fn a_command_is_sent_what_came_while_it_was_started() {
+        let ward = Ward::default();
+        ward.claim().expect("nobody was told to end");
+        assert!(ward.take(INT, true), "it is the command's");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap 'got=INT' INT; trap 'got=TERM' TERM; echo; read line; echo $got"]);
+        let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+        let mut said = [0];
+        child.stdout.as_mut().expect("piped").read_exact(&mut said).expect("its traps are set");
+        ward.hold(&child);
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "INT\n");
+    }
+
+    #[test]
+    fn who_was_told_to_end_starts_no_command() {
+        let errand = errand(&["true"]);
+        assert!(!errand.ward.take(INT, false), "nothing runs");
+        assert!(is_cancelled(&errand.run(None, &[], &open()).expect_err("starts nothing")));
+    }
+
+    #[test]
+    fn what_cannot_be_started_takes_no_signals() {
+        let errand = errand(&["/nonexistent/program"]);
+        let ward = errand.ward.clone();
+        assert!(errand.run(None, &[], &open()).is_err());
+        assert!(!ward.take(INT, false));
     }
 }

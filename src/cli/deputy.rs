@@ -85,15 +85,13 @@ struct Deputy {
 impl Deputy {
     fn start() -> Result<Self> {
         let (signals, ward) = (Signals::hold()?, Ward::default());
+        // What comes before it is there is meant for it, too.
+        ward.claim()?;
         signals.watch(ward.clone(), || {})?;
         let mut command = Command::new("/proc/self/exe");
         command.args([NAME, "--of", &std::process::id().to_string(), "--"]).args(std::env::args_os().skip(1));
         let child = command.spawn().wrap_err("the process that does the work cannot be started")?;
         ward.hold(&child);
-        // What came until now was meant for it, too.
-        if let Some(signal) = signals.first() {
-            ward.take(signal as i32, false);
-        }
         Ok(Self { child, _signals: signals })
     }
 
