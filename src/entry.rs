@@ -61,7 +61,8 @@ impl Timestamp {
 
     /// `span` before this moment.
     pub fn before(self, span: Duration) -> Self {
-        Self::from_nanos(self.as_nanos() - i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / 4))
+        let span = i128::from(span.as_secs()) * NANOS_PER_SECOND + i128::from(span.subsec_nanos());
+        Self::from_nanos(self.as_nanos() - span)
     }
 }
 
