@@ -223,6 +223,20 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_is_told_in_the_words_of_the_options() {
+        let told = |reason: Reason| reason.to_string();
+        assert_eq!(
+            Period::ALL.map(|period| told(Reason::Of(period))),
+            ["last", "hourly", "daily", "weekly", "monthly", "yearly"]
+        );
+        assert_eq!(told(Reason::Oldest(Period::Monthly)), "oldest, for monthly");
+        assert_eq!(
+            [Reason::Newest, Reason::NewestWhole, Reason::Within, Reason::Unproven, Reason::NoRule].map(told),
+            ["newest", "newest without loss", "within", "not proven", "no rule"]
+        );
+    }
+
+    #[test]
     fn the_newest_of_each_day_that_has_one_is_kept_by_the_local_clock() {
         let archives = ["2026-11-20T12:00:00Z", "2026-11-22T22:59:00Z", "2026-11-22T23:01:00Z", "2026-11-23T22:00:00Z"];
         // The second is of the 22nd in Central Europe, the third of the 23rd, as is the fourth.
@@ -249,6 +263,14 @@ mod tests {
         assert_eq!(reasons[0], [Reason::Oldest(Period::Monthly)]);
         assert_eq!(reasons[1], []);
         assert_eq!(reasons[2], [Reason::Newest, Reason::NewestWhole, Reason::Of(Period::Monthly)]);
+    }
+
+    /// As restic has it.
+    #[test]
+    fn what_is_as_old_as_the_span_to_the_second_is_not_within_it() {
+        let archives = ["2026-11-21T12:00:00Z", "2026-11-21T12:00:01Z", "2026-11-22T12:00:00Z"].map(at);
+        let within = policy(&[], Some(Span::new().hours(24)));
+        assert_eq!(stays(&archives, &within), [false, true, true]);
     }
 
     #[test]
