@@ -89,6 +89,7 @@ fn a_program_that_cannot_be_run_is_told_with_the_way_back() {
     assert_eq!(stage.archives().len(), 2);
 }
 
+/// On XFS the root came back with the time of its exchange: a directory that is exchanged with another one is stamped there.
 #[test]
 fn a_rollback_brings_back_every_byte_mode_and_time_and_keeps_what_the_command_left() {
     let stage = Stage::new();

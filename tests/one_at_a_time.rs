@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::statfs::BTRFS_SUPER_MAGIC;
 use stage::{Stage, finished, json, send, text, wait_until};
 
 impl Stage {
@@ -53,7 +54,10 @@ fn a_second_run_says_what_is_locked_and_what_to_do_and_touches_nothing() {
         first.id(),
         source.display()
     );
-    assert_eq!(text(&output.stderr), expected);
+    // The kernel's table of locks has another number for the device than btrfs shows: whose lock it is cannot be told.
+    let numberless = expected.replace(&format!(" (process {})", first.id()), "");
+    let is_btrfs = nix::sys::statfs::statfs(&source).expect("is there").filesystem_type() == BTRFS_SUPER_MAGIC;
+    assert_eq!(text(&output.stderr), if is_btrfs { numberless } else { expected });
     assert!(stage.archives().is_empty());
     kill(first);
 }

@@ -131,6 +131,32 @@ fn a_directory_that_is_stale_to_the_last_is_hollow_by_name() {
     assert!(archive.payload.contains_key(&stale) && archive.contents(&scene.session("a", 2)).is_some());
 }
 
+/// What a directory held that could only be listed in a later round was not in the order of names, so that names of it were
+/// told of as departed that were there all the time.
+#[test]
+fn a_directory_that_is_stale_at_first_has_each_of_its_names_once() {
+    const ESTALE: i32 = 116;
+    let scene = Scene::new();
+    // By inodes, as they are captured, the last.
+    write_cold(&scene.session("b", 10), "{\"n\":10}\n");
+    let (late, stale) = (scene.session("b", 3), AtomicBool::new(false));
+    let gate = at_source(move |step| match step.verb {
+        Verb::OpenDir if step.name.ends_with(b"b/sessions") && !stale.swap(true, Ordering::SeqCst) => {
+            Err(io::Error::from_raw_os_error(ESTALE))
+        }
+        Verb::Link if step.name == b"10.jsonl" && !late.exists() => {
+            write_cold(&late, "{\"n\":3}\n");
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert_eq!((report.exit_code(), report.losses.len(), paths(&report.departed).len()), (0, 0, 0), "{report:#?}");
+    for number in [0, 1, 2, 3, 10] {
+        assert!(archive.contents(&scene.session("b", number)).is_some(), "{number}");
+    }
+}
+
 /// A directory that left in the last moment of the freeze was forgotten, when it had come just before.
 #[test]
 fn a_directory_that_comes_and_goes_in_the_last_round_has_departed_by_name() {

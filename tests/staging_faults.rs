@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clawsnap::command::Errand;
 use clawsnap::event::{Event, Observer};
-use clawsnap::freeze::Options;
+use clawsnap::freeze::{Mode, Options};
 use clawsnap::gate::{CancelFlag, Gate, Step, cancelled};
 use clawsnap::plan::{Environment, Request};
 use clawsnap::report::{Fated, Outcome, Report};
@@ -28,7 +28,7 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 const EXDEV: i32 = 18;
 
-/// A small tree with something for every way in which a file is held, on a filesystem without clones.
+/// A small tree with something for every way in which a file is held.
 fn make_source(top: &Path) -> PathBuf {
     let source = top.join("source");
     write_cold(&source.join("below/cold.jsonl"), "{\"cold\":1}\n");
@@ -45,7 +45,8 @@ fn make_source(top: &Path) -> PathBuf {
 fn staged(source: &Path, seen: &Path, gate: Arc<dyn Gate>, observer: &dyn Observer) -> Report {
     let environment = Environment { home: None, cwd: "/".into(), ..Environment::default() };
     let request = Request { sources: vec![source.to_owned()], ..Request::new(environment) };
-    let freeze = Options { settle: Duration::from_millis(200), ..Options::default() };
+    // As where no extents can be shared, which every filesystem can do.
+    let freeze = Options { mode: Mode::Link, settle: Duration::from_millis(200), ..Options::default() };
     let words = ["cp", "-a", "."].map(Into::into).into_iter().chain([seen.into()]).collect();
     let order = Stage { request, freeze, wait: Duration::ZERO, errand: Errand { words, ..Errand::default() } };
     stage(order, &gate, observer)

@@ -30,7 +30,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -164,8 +164,8 @@ pub(crate) struct Freezer<'a> {
     observer: &'a dyn Observer,
     nodes: Mutex<Vec<Node>>,
     suspects: Mutex<BTreeSet<NodeId>>,
-    /// Nodes below this number were sorted by an earlier round.
-    sorted: AtomicUsize,
+    /// What was listed in this round: what it holds is to be sorted at the round's end.
+    listed: Mutex<Vec<NodeId>>,
     files: AtomicU64,
     directories: AtomicU64,
     workers: usize,
@@ -180,6 +180,10 @@ impl Freezer<'_> {
 
     fn suspects(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Vec<NodeId>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add_node(&self, node: Node) -> NodeId {
@@ -295,7 +299,7 @@ pub(crate) fn freeze(
         observer,
         nodes: Mutex::default(),
         suspects: Mutex::default(),
-        sorted: AtomicUsize::new(0),
+        listed: Mutex::default(),
         files: AtomicU64::new(0),
         directories: AtomicU64::new(0),
         workers,

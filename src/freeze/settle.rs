@@ -132,14 +132,11 @@ impl Freezer<'_> {
     }
 
     fn round(&self, visits: Vec<NodeId>) -> io::Result<()> {
-        let sort = visits.clone();
         let tasks = visits.into_iter().map(Task::Visit).collect();
         Queue::run(self.workers, tasks, |task, worker, queue| self.work(task, worker, queue))?;
         let mut nodes = self.nodes();
-        let first_new = self.sorted.swap(nodes.len(), std::sync::atomic::Ordering::Relaxed);
-        let new = first_new..nodes.len();
-        for at in sort.into_iter().map(|id| id as usize).chain(new) {
-            sort_by_name(&mut nodes[at].entries, |entry| &entry.name);
+        for id in self.listed().drain(..) {
+            sort_by_name(&mut nodes[id as usize].entries, |entry| &entry.name);
         }
         Ok(())
     }
@@ -250,7 +247,7 @@ impl Freezer<'_> {
             (node.root, node.path.clone(), node.parent)
         };
         let (above, name) = split(path.as_bytes());
-        let why = match (self.listed(root, above)?, parent) {
+        let why = match (self.list_again(root, above)?, parent) {
             (Some((listing, _)), Some(parent)) if !listing.has(name) => {
                 self.leave(parent, id, name);
                 return Ok(());
@@ -276,7 +273,7 @@ impl Freezer<'_> {
             let node = &mut nodes[id as usize];
             (node.root, node.path.clone(), std::mem::take(&mut node.unresolved))
         };
-        let listed = self.listed(root, path.as_bytes())?;
+        let listed = self.list_again(root, path.as_bytes())?;
         for name in unresolved {
             let fate = match &listed {
                 Some((listing, _)) if !listing.has(&name) => Fate::Departed,
@@ -289,7 +286,7 @@ impl Freezer<'_> {
     }
 
     /// All names of a directory, if they can be had.
-    fn listed(&self, root: u16, path: &[u8]) -> io::Result<Option<(Listing, Dir)>> {
+    fn list_again(&self, root: u16, path: &[u8]) -> io::Result<Option<(Listing, Dir)>> {
         let dir = gate::tolerate(self.open_dir(root, path))?;
         let Some(dir) = dir else { return Ok(None) };
         let listing = gate::tolerate(dir.list())?.filter(|listing| listing.trouble.is_none());

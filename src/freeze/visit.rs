@@ -250,6 +250,8 @@ impl Freezer<'_> {
         node.entries = kept;
         node.entries.reserve_exact(wanted);
         node.notes = notes;
+        drop(nodes);
+        self.listed().push(id);
     }
 
     /// Holds a listing against what was held before: what is unmoved stays, what is new or replaced is wanted, what

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::moves::Extent;
 use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Realm};
+use crate::gate::{self, Gate, Realm};
 use crate::relpath::split;
 use crate::sys::{self, Dir};
 
@@ -154,11 +154,27 @@ impl Spot {
 
     /// Has two places exchange what is there, either of which may be nothing.
     pub(super) fn exchange(&self, other: &Self) -> io::Result<()> {
-        match (self.stat()?, other.stat()?) {
+        let (ours, theirs) = (self.stat()?, other.stat()?);
+        match (&ours, &theirs) {
             (Some(_), Some(_)) => self.dir.exchange(&self.name, &other.dir, &other.name),
             (Some(_), None) => self.dir.move_to(&self.name, &other.dir, &other.name),
             (None, Some(_)) => other.dir.move_to(&other.name, &self.dir, &self.name),
             (None, None) => Ok(()),
-        }
+        }?;
+        self.keep_time(theirs)?;
+        other.keep_time(ours)
+    }
+
+    /// Gives a directory that came here the time of last modification that it had: XFS stamps a directory that is
+    /// exchanged with another one, as its `..` is another one then.
+    fn keep_time(&self, came: Option<Stat>) -> io::Result<()> {
+        let Some(came) = came.filter(|came| came.kind == Kind::Directory) else { return Ok(()) };
+        let put_back = || {
+            let dir = self.dir.open_dir(&self.name)?;
+            let now = dir.stat_self()?;
+            if now.id() == came.id() && now.mtime != came.mtime { dir.set_mtime(came.mtime) } else { Ok(()) }
+        };
+        // Who may exchange somebody else's directory may not give it a time.
+        gate::tolerate(put_back()).map(drop)
     }
 }
