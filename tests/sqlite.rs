@@ -229,7 +229,9 @@ fn a_database_that_its_owner_keeps_locked_is_archived_raw_and_flagged() {
         assert_eq!((report.exit_code(), report.counts.torn), (3, 1));
         assert_eq!(report.losses[0].reason.as_deref(), Some("raw database: database is locked"));
         assert_eq!(way(&report), [("raw", "off")]);
-        let restless: Vec<_> = report.restless.iter().map(|restless| restless.why).collect();
+        let mut restless: Vec<_> = report.restless.iter().map(|restless| restless.why).collect();
+        // Where the clock is coarse, a directory that has changed just before may still be too young to tell.
+        restless.retain(|why| *why != "young");
         assert_eq!((report.consistent, restless), (Some(Consistency::Window), vec!["locked"]));
         assert!(archive.contents(&scene.database()).is_some_and(|bytes| bytes.starts_with(b"SQLite format 3\0")));
     }
@@ -333,7 +335,9 @@ fn a_database_that_is_opened_for_every_commit_is_of_the_instant_too() {
         let (runs, mut instants) = (runs(100), 0);
         for run in 0..runs {
             let (report, archive) = scene.backup();
-            assert_eq!(report.exit_code(), 0, "{journal}, run {run}: {:?}", report.losses);
+            // Without an instant, what changed to the last may be torn.
+            let expected: &[u8] = if report.consistent == Some(Consistency::Instant) { &[0] } else { &[0, 3] };
+            assert!(expected.contains(&report.exit_code()), "{journal}, run {run}: {:?}", report.losses);
             let copy = scene.copy_of(&archive, &scene.database());
             assert_sound(&copy);
             // Nobody had it open at the instant, and then somebody did before it was copied: it says so.
