@@ -188,7 +188,7 @@ fn a_session_that_grows_faster_than_it_is_read_is_archived_as_far_as_it_was() {
     let record = [b"{\"said\":\"".to_vec(), vec![b'x'; 100_000], b"\"}\n".to_vec()].concat();
     let (report, archive) = scene.beside(|stop| {
         let mut file = OpenOptions::new().append(true).open(&session).expect("opens");
-        while !stop.load(Ordering::Relaxed) && file.metadata().expect("is there").len() < 1 << 30 {
+        while !stop.load(Ordering::Relaxed) && file.metadata().expect("is there").len() < 4 << 30 {
             file.write_all(&record).expect("appends");
         }
     });
