@@ -110,8 +110,7 @@ impl Errand {
         gate: &Arc<dyn Gate>,
     ) -> io::Result<Ran> {
         let name = self.words.first().map(|word| word.as_encoded_bytes()).unwrap_or_default();
-        let pass = |verb| gate.pass(&Step { verb, realm: Realm::Staging, dir: b"", name });
-        pass(Verb::Spawn)?;
+        gate.pass(&Step { verb: Verb::Spawn, realm: Realm::Staging, dir: b"", name })?;
         let begun = Instant::now();
         let mut command = self.command()?;
         command.envs(variables.iter().copied());
