@@ -65,21 +65,29 @@ pub(super) struct Excludes {
     names: Group,
     rooted: Group,
     absolute: Group,
+    /// The absolute ones again, with the last name resolved too where it is a symbolic link, as sources are: who names a
+    /// link to a source means the source, and who names a link in a source means the link.
+    sources: Group,
 }
 
 impl Excludes {
     /// Understands the patterns, in the sense of the module's documentation.
     pub(super) fn parse(patterns: &[String], environment: &Environment) -> Result<Self, PlanError> {
-        let (mut names, mut rooted, mut absolute) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut names, mut rooted, mut absolute, mut sources) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for written in patterns {
-            let (place, pattern) = understood(written, environment)?;
+            let (place, pattern) = understood(written)?;
             match place {
                 Place::Name => names.push(pattern),
                 Place::Rooted => rooted.push(pattern),
-                Place::Absolute => absolute.push(pattern),
+                Place::Absolute => {
+                    let resolved = |how| Pattern { glob: resolved(&pattern.glob, environment, how), ..pattern.clone() };
+                    absolute.push(resolved(canonical_parent));
+                    sources.push(resolved(canonical_prefix));
+                }
             }
         }
-        Ok(Self { names: Group::of(names)?, rooted: Group::of(rooted)?, absolute: Group::of(absolute)? })
+        let (names, rooted) = (Group::of(names)?, Group::of(rooted)?);
+        Ok(Self { names, rooted, absolute: Group::of(absolute)?, sources: Group::of(sources)? })
     }
 
     /// The rule that leaves out `path` in the source at `root`.
@@ -95,18 +103,20 @@ impl Excludes {
     /// The rule that leaves out a whole source, because an absolute pattern names it or a directory that holds it.
     pub(super) fn find_root(&self, root: &Path) -> Option<&str> {
         let kind = if root.is_dir() { Kind::Directory } else { Kind::File };
-        let itself = self.absolute.find(root.as_os_str().as_bytes(), kind);
+        let itself = self.sources.find(root.as_os_str().as_bytes(), kind);
         itself.or_else(|| {
             let mut above = root.ancestors().skip(1);
-            above.find_map(|dir| self.absolute.find(dir.as_os_str().as_bytes(), Kind::Directory))
+            above.find_map(|dir| self.sources.find(dir.as_os_str().as_bytes(), Kind::Directory))
         })
     }
 
     /// The absolute patterns whose fixed part neither lies in nor leads to one of `roots`.
     pub(super) fn idle<'a>(&'a self, roots: &'a [PathBuf]) -> impl Iterator<Item = &'a str> {
-        self.absolute.patterns.iter().filter_map(move |pattern| {
-            let fixed = PathBuf::from(split_fixed(&pattern.glob).0);
-            let touches = |root: &PathBuf| root.starts_with(&fixed) || fixed.starts_with(root);
+        let fixed = |pattern: &Pattern| PathBuf::from(split_fixed(&pattern.glob).0);
+        self.absolute.patterns.iter().zip(&self.sources.patterns).filter_map(move |(pattern, source)| {
+            let (inner, outer) = (fixed(pattern), fixed(source));
+            let touches =
+                |root: &PathBuf| inner.starts_with(root) || root.starts_with(&inner) || root.starts_with(&outer);
             (!roots.iter().any(touches)).then_some(pattern.rule.trim_start_matches("exclude:"))
         })
     }
@@ -118,7 +128,7 @@ enum Place {
     Absolute,
 }
 
-fn understood(written: &str, environment: &Environment) -> Result<(Place, Pattern), PlanError> {
+fn understood(written: &str) -> Result<(Place, Pattern), PlanError> {
     if written.starts_with('!') {
         return Err(bad(
             written,
@@ -138,24 +148,33 @@ fn understood(written: &str, environment: &Environment) -> Result<(Place, Patter
         _ if trimmed.contains('/') => Place::Rooted,
         _ => Place::Name,
     };
-    let glob = if matches!(place, Place::Absolute) { resolved(body, environment) } else { body.to_owned() };
     let directories_only = trimmed.len() < written.len();
-    Ok((place, Pattern { rule: format!("exclude:{written}"), glob, directories_only }))
+    Ok((place, Pattern { rule: format!("exclude:{written}"), glob: body.to_owned(), directories_only }))
 }
 
 fn is_absolute(pattern: &str) -> bool {
     pattern.starts_with('/') || pattern == "~" || pattern.starts_with("~/")
 }
 
-/// The fixed part of an absolute pattern, with symbolic links resolved as those of the sources are, and the rest.
-fn resolved(pattern: &str, environment: &Environment) -> String {
+/// The fixed part of an absolute pattern, with symbolic links resolved: all of them where more follows, else as `whole`
+/// does; and the rest.
+fn resolved(pattern: &str, environment: &Environment, whole: fn(&Path) -> PathBuf) -> String {
     let (fixed, rest) = split_fixed(pattern);
     let home = environment.effective_home();
-    let real = canonical_prefix(&expand(Path::new(fixed), Some(&home)));
+    let resolve = if rest.is_empty() { whole } else { canonical_prefix };
+    let real = resolve(&expand(Path::new(fixed), Some(&home)));
     match real.to_str() {
         Some(real) if rest.is_empty() => globset::escape(real),
         Some(real) => format!("{}/{rest}", globset::escape(real.trim_end_matches('/'))),
         None => pattern.to_owned(),
+    }
+}
+
+/// With the symbolic links above the last name resolved.
+fn canonical_parent(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => canonical_prefix(parent).join(name),
+        _ => path.to_owned(),
     }
 }
 
@@ -272,6 +291,21 @@ mod tests {
         std::os::unix::fs::symlink(&real, &link).expect("link");
         let excludes = parsed(&format!("{}/*.log", link.display())).expect("good");
         assert!(excludes.find(&real, b"a.log", b"a.log", Kind::File).is_some());
+    }
+
+    /// `--exclude ~/notes/current` of a link to `2026` left out `2026`, and kept the link.
+    #[test]
+    fn an_absolute_pattern_that_names_a_link_means_the_link_in_a_source_and_the_source_behind_it() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let top = dir.path().canonicalize().expect("canonical");
+        std::fs::create_dir(top.join("2026")).expect("directory");
+        std::os::unix::fs::symlink("2026", top.join("current")).expect("link");
+        let excludes = parsed(&format!("{}/current", top.display())).expect("good");
+        assert!(excludes.find(&top, b"current", b"current", Kind::Symlink).is_some());
+        assert!(excludes.find(&top, b"2026", b"2026", Kind::Directory).is_none());
+        assert!(excludes.find_root(&top.join("2026")).is_some(), "as a source it would be named by its real path");
+        assert_eq!(excludes.idle(&[top.join("2026")]).count() + excludes.idle(std::slice::from_ref(&top)).count(), 0);
+        assert_eq!(excludes.idle(&["/srv".into()]).count(), 1);
     }
 
     #[test]
