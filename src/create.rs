@@ -4,6 +4,7 @@ mod fill;
 mod prover;
 
 use std::io::{self, Write};
+use std::iter::successors;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::event::{Event, Observer};
 use crate::freeze::{self, Frozen, Quarters, State};
 use crate::gate::{self, At, Gate, Realm, Step, Verb};
 use crate::lock::{self, Locks};
-use crate::naming::archive_name;
+use crate::naming::{archive_name, next_archive_name};
 use crate::output::{Draft, Marked, Sealed, Sink, Stream, Target};
 use crate::plan::{Plan, Request, plan};
 use crate::prune::{Fresh, Retention, prune};
@@ -140,19 +141,19 @@ fn run(create: Create, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn
     if let Output::Path(path) = &create.output {
         outside_of_sources(&archive_path(path, compression.codec, report)?, &plan)?;
     }
-    let order = Order { request: &create.request, wait: create.wait, is_dated: create.created_at.is_some() };
-    let _locks = locked(&plan, &order, report, gate, observer)?;
+    let order = Order { request: &create.request, wait: create.wait, dated: create.created_at };
+    let (plan, _locks) = locked(plan, &order, report, gate, observer)?;
     let compare = create.if_changed.then_some(&create.request);
     let job = Job { plan, options: create.freeze, compression, compare, begun: Instant::now(), gate, observer };
     match create.output {
         Output::Stream(out) => job.to_stream(out, report),
         Output::Path(path) => {
-            // Only now: a run that was waited for may have taken the name.
-            let path = archive_path(&path, compression.codec, report)?;
-            job.to_file(&path, create.verify, report)?;
-            // Where nothing was made, nothing goes.
-            if let Some(retention) = create.retention.as_ref().filter(|_| report.outcome != Outcome::Unchanged) {
-                thin_out(&path, retention, report, gate, observer);
+            // Only now: a run that was waited for may have taken the name, or what is backed up may be more by now.
+            let fresh = archive_path(&path, compression.codec, report)?;
+            outside_of_sources(&fresh, &job.plan)?;
+            let made = job.to_file(&fresh, !is_directory(&path), create.verify, report)?;
+            if let (Some(made), Some(retention)) = (made, &create.retention) {
+                thin_out(&made, retention, report, gate, observer);
             }
             Ok(())
         }
@@ -205,30 +206,37 @@ pub(crate) struct Order<'a> {
     pub(crate) request: &'a Request,
     /// How long another run is waited for.
     pub(crate) wait: Duration,
-    /// When it is said to have begun is fixed.
-    pub(crate) is_dated: bool,
+    /// When it is said to have begun, where that is fixed.
+    pub(crate) dated: Option<Timestamp>,
 }
 
-/// Locks the sources, and enters into the report what came of that: a run that had to wait begins when it need not any
-/// more.
+/// Locks the sources of `plan`, and enters into the report what came of that. A run that had to wait begins when it need
+/// not any more: it plans again, as the config may name another workspace by then, and locks that one too.
 pub(crate) fn locked(
-    plan: &Plan,
+    mut plan: Plan,
     order: &Order<'_>,
     report: &mut Report,
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
-) -> Result<Locks> {
-    let locks = lock::lock(plan, order.wait, gate, observer)?;
-    if locks.waited && !order.is_dated {
-        let begun = blank(order.request, sys::now());
-        *report = Report { compression: report.compression.take(), ..begun };
-        describe(plan, order.request.environment.home.as_deref(), report);
-    }
+) -> Result<(Plan, Locks)> {
+    let begun = Instant::now();
+    let locks = loop {
+        let locks = lock::lock(&plan, (begun, order.wait), gate, observer)?;
+        if !locks.waited {
+            break locks;
+        }
+        let fresh = blank(order.request, order.dated.unwrap_or_else(sys::now));
+        *report = Report { compression: report.compression.take(), ..fresh };
+        let locked = std::mem::replace(&mut plan, planned(order.request, report, gate)?);
+        if plan.roots.iter().map(|root| &root.path).eq(locked.roots.iter().map(|root| &root.path)) {
+            break locks;
+        }
+    };
     let unlocked = |(path, error): &(PathBuf, std::io::Error)| {
         format!("{} cannot be locked: another run may work on it meanwhile ({error}).", path.display())
     };
     report.warnings.extend(locks.missing.iter().map(unlocked));
-    Ok(locks)
+    Ok((plan, locks))
 }
 
 /// Plans, and enters the plan into the report. To whoever watches for what hangs that is one step: it looks at sources, and
@@ -265,8 +273,9 @@ pub(crate) fn archive_path(output: &Path, codec: Codec, report: &Report) -> Resu
         return Ok(path);
     }
     let stamp = report.archive_root.split('-').next().unwrap_or_default();
-    // A second backup within one second: the name is still checked, and never taken over, when it is published.
-    let mut names = (1..100).map(|number| path.join(archive_name(stamp, number, codec.extension())));
+    let first = archive_name(stamp, 1, codec.extension());
+    // Who takes the name before it is published keeps it: then this is published under the next one.
+    let mut names = successors(Some(first), |name| next_archive_name(name.as_bytes())).map(|name| path.join(name));
     Ok(names.find(|name| name.symlink_metadata().is_err()).unwrap_or(path))
 }
 
@@ -348,14 +357,16 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn to_file(&self, path: &Path, verify: bool, report: &mut Report) -> Result<()> {
-        let target = Target::open(path, self.gate)?;
+    /// Where the archive is in the end; nothing where none was made, as nothing has changed.
+    fn to_file(&self, path: &Path, fixed: bool, verify: bool, report: &mut Report) -> Result<Option<PathBuf>> {
+        let target = Target::open(path, fixed, self.gate)?;
         report.archive_path = Some(target.path().as_path().into());
         report.free_bytes = target.free_space();
         let mut frozen = self.freeze(&target.directory)?;
         let seen = self.seen(&frozen)?;
         if let Some(same) = seen.as_ref().map(|seen| same(&target, seen)).transpose()?.flatten() {
-            return self.unchanged(frozen, same, report);
+            self.unchanged(frozen, same, report)?;
+            return Ok(None);
         }
         enough_space(frozen.bytes, self.compression.codec, report.free_bytes, &target.directory)?;
         let draft = Draft::create(target)?;
@@ -366,7 +377,7 @@ impl Job<'_> {
             let written = self.write(&mut frozen, draft, path, report)?;
             release(frozen, report);
             let sealed = written.sink.seal()?;
-            self.publish(sealed, prover, &written.inventory, seen, report)
+            self.publish(sealed, prover, &written.inventory, seen, report).map(Some)
         })
     }
 
@@ -433,7 +444,7 @@ impl Job<'_> {
         inventory: &str,
         seen: Option<Seen>,
         report: &mut Report,
-    ) -> Result<()> {
+    ) -> Result<PathBuf> {
         let bytes = sealed.bytes();
         report.archive_bytes = Some(bytes);
         self.observer.on(Event::Sealed { bytes });
@@ -464,7 +475,7 @@ impl Job<'_> {
             ));
         }
         self.observer.on(Event::Published);
-        Ok(())
+        Ok(path)
     }
 }
 

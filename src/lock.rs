@@ -34,13 +34,17 @@ pub(crate) struct Locks {
     pub(crate) missing: Vec<(PathBuf, io::Error)>,
 }
 
-/// Locks the directories of all roots of `plan`, waiting for all of them together no longer than `wait`.
+/// Locks the directories of all roots of `plan`, waiting for all of them together no longer than until `wait` after `begun`.
 ///
 /// # Errors
 /// Somebody else holds one of them; the cancellation of the run.
-pub(crate) fn lock(plan: &Plan, wait: Duration, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<Locks> {
+pub(crate) fn lock(
+    plan: &Plan,
+    (begun, wait): (Instant, Duration),
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+) -> Result<Locks> {
     let mut locks = Locks { _held: Vec::new(), waited: false, missing: Vec::new() };
-    let begun = Instant::now();
     // In an order that is the same for all runs: two that want the same ones never wait for each other.
     for (id, path) in directories(plan, gate)? {
         let mut holder = None;

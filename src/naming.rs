@@ -10,13 +10,30 @@ const SWAP: &str = ".swap";
 const KEPT: &str = ".before-restore-";
 const ARCHIVE: &str = "clawsnap-";
 
+/// The extended attribute of an archive that says what it was made of.
+pub(crate) const SEEN: &[u8] = b"user.clawsnap.seen";
+
+/// The extended attribute of an archive that says that it was proven, and when.
+pub(crate) const PROVEN: &[u8] = b"user.clawsnap.proof";
+
 /// What the names of archives end with.
 const ENDINGS: [&str; 4] = [".tar.zst", ".tar.xz", ".tar.gz", ".tar"];
+
+/// So many archives may be made in one second, in one directory.
+const MOST_IN_A_SECOND: u32 = 99;
 
 /// The name of an archive in a directory: `clawsnap-<UTC>.tar.zst`; the second one of a second is `clawsnap-<UTC>-2.…`.
 pub(crate) fn archive_name(stamp: &str, number: u32, extension: &str) -> String {
     let suffix = if number > 1 { format!("-{number}") } else { String::new() };
     format!("{ARCHIVE}{stamp}{suffix}.{extension}")
+}
+
+/// The name of the next archive of the same second; `None` where there were enough of them, or `name` is none that
+/// [`archive_name`] gives.
+pub(crate) fn next_archive_name(name: &[u8]) -> Option<String> {
+    let (stamp, number) = archive_stamp(name)?;
+    let extension = ENDINGS.iter().find(|ending| name.ends_with(ending.as_bytes()))?;
+    (number < MOST_IN_A_SECOND).then(|| archive_name(stamp, number + 1, &extension[1..]))
 }
 
 /// When an archive says by its name that it was made, and its number among those of that second; `None` for any name
@@ -170,6 +187,15 @@ mod tests {
         ] {
             assert_eq!(archive_stamp(other.as_bytes()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn there_is_a_next_name_for_ninety_nine_archives_of_a_second() {
+        let first = archive_name("20261123T231500Z", 1, "tar.zst");
+        let names: Vec<_> = std::iter::successors(Some(first), |name| next_archive_name(name.as_bytes())).collect();
+        assert_eq!((names.len(), names[1].as_str()), (99, "clawsnap-20261123T231500Z-2.tar.zst"));
+        assert_eq!(names[98], "clawsnap-20261123T231500Z-99.tar.zst");
+        assert_eq!(next_archive_name(b"mine.tar"), None);
     }
 
     #[test]

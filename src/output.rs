@@ -15,14 +15,11 @@ use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm, Step, Verb};
 use crate::leftover::{Leftover, Standing};
-use crate::naming::{is_partial_name, partial_name};
+use crate::naming::{SEEN, is_partial_name, next_archive_name, partial_name};
 use crate::sys::{self, Dir, Errno, Writer};
 use read_back::Progress;
 
 pub(crate) use read_back::ReadBack;
-
-/// The extended attribute that says what an archive was made of.
-const MARK: &[u8] = b"user.clawsnap.seen";
 
 /// How the names begin that archives get in a directory.
 pub(crate) const ARCHIVE: &str = "clawsnap-";
@@ -33,14 +30,17 @@ pub(crate) struct Target {
     /// The directory, for messages.
     pub(crate) directory: PathBuf,
     name: Vec<u8>,
+    /// Whether the name is one that somebody asked for.
+    fixed: bool,
 }
 
 impl Target {
-    /// Opens the directory of `path`, making it where it is missing, and sees that the name is free.
+    /// Opens the directory of `path`, making it where it is missing, and sees that the name is free. Unless that is
+    /// `fixed`, the archive gets the next name of its second if this one is taken later.
     ///
     /// # Errors
     /// A name that is taken; a directory that cannot be made or opened.
-    pub(crate) fn open(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
+    pub(crate) fn open(path: &Path, fixed: bool, gate: &Arc<dyn Gate>) -> Result<Self> {
         let name = path.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", path.display())))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(|error| Error::failed("make the output directory", parent, error))?;
@@ -48,7 +48,7 @@ impl Target {
             parent.canonicalize().map_err(|error| Error::failed("resolve the output directory", parent, error))?;
         let dir = Dir::open(&directory, Realm::Output, Arc::clone(gate))
             .map_err(|error| Error::failed("open the output directory", &directory, error))?;
-        let target = Self { dir, directory, name: name.as_bytes().to_vec() };
+        let target = Self { dir, directory, name: name.as_bytes().to_vec(), fixed };
         match sys::if_there(target.dir.stat(&target.name)) {
             Ok(None) => Ok(target),
             Ok(Some(_)) => Err(taken(target.path(), io::Error::from(Errno::EXIST))),
@@ -83,7 +83,7 @@ impl Target {
         let file = self.dir.open_file(name)?;
         let stat = file.stat()?;
         let ours = [0, sys::effective_uid()].contains(&stat.uid) && stat.kind == Kind::File;
-        let mark = file.xattrs()?.into_iter().find(|(name, _)| name == MARK).filter(|_| ours);
+        let mark = file.xattrs()?.into_iter().find(|(name, _)| name == SEEN).filter(|_| ours);
         let path = self.directory.join(std::ffi::OsStr::from_bytes(name));
         Ok(mark.map(|(_, mark)| Marked { path, stat, mark }))
     }
@@ -167,7 +167,12 @@ impl Draft {
     /// # Errors
     /// No descriptor is left.
     pub(crate) fn read_back(&self) -> Result<ReadBack> {
-        let reader = self.file.disk_reader().map_err(|error| Error::failed("read back", self.target.path(), error))?;
+        let reader = match self.hidden {
+            None => self.file.disk_reader(),
+            // It is locked, and on SMB nobody may read what is locked but by the description that locked it: flock(2).
+            Some(_) => self.file.own_disk_reader(),
+        };
+        let reader = reader.map_err(|error| Error::failed("read back", self.target.path(), error))?;
         Ok(ReadBack::new(reader, Arc::clone(&self.progress.0)))
     }
 
@@ -280,24 +285,30 @@ impl Verified {
     /// A filesystem without extended attributes.
     pub(crate) fn mark(&self, mark: impl FnOnce(&Stat) -> String) -> io::Result<()> {
         let file = &self.draft.file;
-        file.set_xattr(MARK, mark(&file.stat()?).as_bytes())
+        file.set_xattr(SEEN, mark(&file.stat()?).as_bytes())
     }
 
-    /// Gives the archive its name and makes the name durable.
+    /// Gives the archive its name, or the next free one of its second, and makes the name durable.
     ///
     /// # Errors
     /// A name that was taken meanwhile; those of the kernel. The archive is gone then.
     pub(crate) fn publish(self) -> Result<PathBuf> {
-        let Draft { target, file, hidden, .. } = self.draft;
-        let path = target.path();
-        let named = match &hidden {
+        let Draft { mut target, file, hidden, .. } = self.draft;
+        let name_it = |target: &Target| match &hidden {
             None => target.dir.name_unnamed(&file, &target.name),
             Some(hidden) => name_hidden(&target.dir, &hidden.name, &target.name),
         };
-        named.map_err(|error| match sys::errno(&error) {
-            Some(Errno::EXIST) => taken(path.clone(), error),
-            _ => Error::failed("publish the archive as", &path, error),
-        })?;
+        while let Err(error) = name_it(&target) {
+            let is_taken = sys::errno(&error) == Some(Errno::EXIST);
+            let next = next_archive_name(&target.name).filter(|_| is_taken && !target.fixed);
+            // Another source's archive of this second: each of them is wanted.
+            target.name = match next {
+                Some(next) => next.into_bytes(),
+                None if is_taken => return Err(taken(target.path(), error)),
+                None => return Err(Error::failed("publish the archive as", target.path(), error)),
+            };
+        }
+        let path = target.path();
         target.dir.sync().map_err(|error| {
             // A name that may not survive a power cut is no proof.
             let _gone: io::Result<()> = target.dir.unstoppable().unlink(&target.name);
@@ -385,7 +396,7 @@ mod tests {
     }
 
     fn draft(path: &Path, gate: Arc<dyn Gate>) -> Draft {
-        let mut draft = Draft::create(Target::open(path, &gate).expect("is free")).expect("creates");
+        let mut draft = Draft::create(Target::open(path, true, &gate).expect("is free")).expect("creates");
         draft.write_all(b"contents").expect("writes");
         draft
     }
@@ -455,6 +466,22 @@ mod tests {
             assert!(verified.publish().expect_err("is taken").to_string().contains("nothing is ever overwritten"));
             assert_eq!(std::fs::read(&path).expect("is there"), b"precious");
             assert_eq!(names(top.path()), ["a.tar"]);
+        }
+    }
+
+    #[test]
+    fn two_archives_of_a_second_get_a_name_each() {
+        for gate in filesystems() {
+            let top = tempfile::tempdir().expect("a directory");
+            let path = top.path().join("clawsnap-20261123T231500Z.tar");
+            let drafts = [(); 3].map(|()| {
+                let target = Target::open(&path, false, &gate).expect("is free");
+                Draft::create(target).expect("creates").seal().expect("seals").trust()
+            });
+            let published = drafts.map(|draft| draft.publish().expect("publishes"));
+            let expected = ["", "-2", "-3"].map(|suffix| format!("clawsnap-20261123T231500Z{suffix}.tar"));
+            assert_eq!(published, expected.map(|name| top.path().canonicalize().expect("resolves").join(name)));
+            assert_eq!(names(top.path()).len(), 3);
         }
     }
 

@@ -2,8 +2,8 @@
 //! on it, so that it is not read again every day.
 //!
 //! The note is an extended attribute that is bound to the file's inode, length and time: a copy is read again, and so is
-//! what was written to, and all whose proof is older than [`GOOD_FOR`], since disks rot. Where attributes cannot be had,
-//! every archive is read every time.
+//! what was written to, and all whose proof is older than [`GOOD_FOR`], since disks rot. Whoever reads an archive and finds
+//! it broken takes the note away (`crate::verify`). Where attributes cannot be had, every archive is read every time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,10 @@ use crate::entry::{Kind, Stat, Timestamp};
 use crate::error::{Error, Result};
 use crate::event::Observer;
 use crate::gate::{Gate, Realm};
-use crate::naming::archive_stamp;
+use crate::naming::{PROVEN, archive_stamp};
 use crate::report::Report;
 use crate::sys::{self, Dir, Reader};
 use crate::verify::{Guest, read_ours_of};
-
-/// The attribute's name.
-const NOTE: &[u8] = b"user.clawsnap.proof";
 
 /// For so long a proof that is noted is believed.
 const GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -251,7 +248,7 @@ pub(crate) fn is_same(stat: &Stat, seen: &Stat) -> bool {
 /// What is noted on an archive, if that is about this very file, and not too old.
 fn noted(file: &Reader, stat: &Stat) -> Option<About> {
     let xattrs = file.xattrs().ok()?;
-    let (_, value) = xattrs.iter().find(|(name, _)| name == NOTE)?;
+    let (_, value) = xattrs.iter().find(|(name, _)| name == PROVEN)?;
     let note: Note = serde_json::from_slice(value).ok()?;
     let is_it = (note.ino, note.bytes, &note.mtime) == (stat.ino, stat.size, &stat.mtime.to_string());
     let now = sys::now();
@@ -263,7 +260,7 @@ fn noted(file: &Reader, stat: &Stat) -> Option<About> {
 fn note(file: &Reader, stat: &Stat, about: &About) {
     let (mtime, proven) = (stat.mtime.to_string(), sys::now().seconds);
     let note = Note { ino: stat.ino, bytes: stat.size, mtime, proven, about: about.clone() };
-    let written = serde_json::to_vec(&note).map_err(io::Error::from).and_then(|note| file.set_xattr(NOTE, &note));
+    let written = serde_json::to_vec(&note).map_err(io::Error::from).and_then(|note| file.set_xattr(PROVEN, &note));
     written.unwrap_or_default();
 }
 

@@ -62,7 +62,7 @@ fn run(stage: Stage, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn O
     let Stage { request, freeze: options, wait, errand } = stage;
     let (only_links, options) = (options.mode == Mode::Link, sharing(options));
     let plan = planned(&request, report, gate)?;
-    let _locks = locked(&plan, &Order { request: &request, wait, is_dated: false }, report, gate, observer)?;
+    let (plan, _locks) = locked(plan, &Order { request: &request, wait, dated: None }, report, gate, observer)?;
     let top = top(&plan);
     let name = stage_name(top.as_os_str().as_bytes(), sys::effective_uid());
     let quarters = Quarters { spool: &std::env::temp_dir(), name: Some(&name) };

@@ -65,6 +65,24 @@ fn is(outcome: &str, archives: usize) -> (String, usize) {
     (outcome.to_owned(), archives)
 }
 
+/// A broken archive was as good as a new one for ever, since its source had not changed.
+#[test]
+fn an_archive_that_was_found_broken_is_made_again() {
+    let (stage, _open) = Stage::rich();
+    assert_eq!(stage.outcome(LINE), is("complete", 1));
+    assert_eq!(stage.outcome(LINE), is("unchanged", 1));
+    let archive = stage.archives().remove(0);
+    let (modified, mut bytes) =
+        (archive.metadata().and_then(|found| found.modified()), fs::read(&archive).expect("reads"));
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&archive, bytes).expect("writes");
+    let file = File::options().write(true).open(&archive).expect("opens");
+    file.set_modified(modified.expect("has a time")).expect("sets the time");
+    assert_eq!(stage.run(&format!("verify --quiet {}", archive.display())).status.code(), Some(4));
+    assert_eq!(stage.outcome(LINE), is("complete", 2));
+}
+
 #[test]
 fn an_unchanged_source_is_not_archived_again() {
     let (stage, _open) = Stage::rich();

@@ -429,6 +429,39 @@ fn a_proof_is_noted_on_the_archive_and_no_other_file_is_taken_for_it() {
     assert_eq!(code("status out --verify --quiet"), Some(4));
 }
 
+/// `status --verify` found it, the next `status` said that all is well, and `prune` kept the broken one in the place of
+/// the last good one.
+#[test]
+fn an_archive_that_was_found_broken_is_not_believed_again() {
+    let newest = format!("out/{}", named(THEN));
+    for found in ["status out --verify --quiet".to_owned(), format!("verify {newest}"), format!("list {newest}")] {
+        let stage = Stage::new().with(&[THEN - DAY, THEN]);
+        let code = |line: &str| stage.run(line).status.code();
+        rot(&stage.path(&newest));
+        assert_eq!(code(&found), Some(4), "{found}");
+        assert_eq!(code("status out --quiet"), Some(4), "after {found}");
+        assert_eq!(code("prune out --keep-last 1 --quiet"), Some(4), "after {found}");
+        assert_eq!(stage.names().len(), 2, "after {found}");
+    }
+}
+
+/// Two lines of a crontab begin in the same second: the slower one threw its proven archive away, every night.
+#[test]
+fn sources_that_are_backed_up_in_the_same_second_get_an_archive_each() {
+    let stage = Stage::new();
+    let sources = ["source", "other"].into_iter().cycle().take(8);
+    let runs: Vec<_> = sources
+        .map(|source| {
+            let line = format!("create {source} --output out/ --quiet --wait 50s");
+            stage.command(&line).env("SOURCE_DATE_EPOCH", THEN.to_string()).spawn().expect("runs")
+        })
+        .collect();
+    for mut run in runs {
+        assert_eq!(run.wait().expect("ends").code(), Some(0));
+    }
+    assert_eq!(stage.names().len(), 8, "{:?}", stage.names());
+}
+
 #[test]
 fn an_archive_of_the_future_does_not_push_out_those_of_today() {
     let stage = Stage::new().with(&[THEN - DAY, THEN, now() + 400 * DAY]);

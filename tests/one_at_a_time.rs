@@ -93,6 +93,29 @@ fn a_run_that_waits_begins_when_the_other_has_ended() {
     stage.assert_clean();
 }
 
+/// A run that had waited for an hour kept the plan of before, and left out a workspace that its own archived config names.
+#[test]
+fn a_run_that_waited_backs_up_what_the_config_names_by_then() {
+    let stage = Stage::new().file("home/.openclaw/openclaw.json", b"{}");
+    let state = File::open(stage.path("home/.openclaw")).expect("opens");
+    state.lock().expect("locks");
+    let mut second = stage.command("create --output out/ --json --wait 50s");
+    let second = second.stdout(Stdio::piped()).spawn().expect("runs");
+    sleep(Duration::from_millis(500));
+    let workspace = stage.path("home/work");
+    let config = format!("{{ agents: {{ defaults: {{ workspace: {workspace:?} }} }} }}");
+    stage.write("home/work/notes.md", b"# notes");
+    stage.write("home/.openclaw/openclaw.json", config.as_bytes());
+    drop(state);
+    let output = second.wait_with_output().expect("ends");
+    let report = json(&output);
+    assert_eq!((output.status.code(), report["outcome"].as_str()), (Some(0), Some("complete")), "{report}");
+    let sources: Vec<_> = report["assets"].as_array().into_iter().flatten().map(|asset| &asset["sourcePath"]).collect();
+    let workspace = workspace.canonicalize().expect("resolves");
+    assert!(sources.iter().any(|source| **source == *workspace.to_string_lossy()), "{sources:?}");
+    assert_eq!(sources.len(), 2, "{sources:?}");
+}
+
 #[test]
 fn a_run_that_was_killed_leaves_no_lock() {
     let stage = Stage::new().large();

@@ -287,10 +287,10 @@ impl Dir {
         Ok(Writer::new(File::from(fd), Arc::clone(&self.gate), self.realm, self.path.join(name)))
     }
 
-    /// Opens an existing file of ours for locking.
+    /// Opens an existing file of ours for locking, which NFS only does for who may write: flock(2).
     pub(crate) fn open_own(&self, name: &[u8]) -> io::Result<File> {
         let _step = self.pass(Verb::Open, name)?;
-        let fd = kernel::openat(&*self.fd, name, READ, Mode::empty())?;
+        let fd = kernel::openat(&*self.fd, name, READ | OFlags::RDWR, Mode::empty())?;
         Ok(File::from(fd))
     }
 

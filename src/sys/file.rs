@@ -190,8 +190,13 @@ impl Writer {
     pub(crate) fn disk_reader(&self) -> io::Result<DiskReader> {
         Ok(match gate::tolerate(self.open_direct())? {
             Some(file) => DiskReader { reader: self.reads(file), direct: true },
-            None => DiskReader { reader: self.reader()?, direct: false },
+            None => self.own_disk_reader()?,
         })
+    }
+
+    /// The same without another description of the file, which a lock may keep away.
+    pub(crate) fn own_disk_reader(&self) -> io::Result<DiskReader> {
+        Ok(DiskReader { reader: self.reader()?, direct: false })
     }
 
     /// The file once more: only a description of its own can be direct while this one is not.
@@ -275,6 +280,11 @@ impl AsFd for Writer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// Removes an extended attribute, which needs no descriptor that may write.
+pub(crate) fn remove_xattr(file: impl AsFd, name: &[u8]) -> io::Result<()> {
+    Ok(kernel::fremovexattr(file, name)?)
 }
 
 /// All extended attributes that we may read, sorted by name.

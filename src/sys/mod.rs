@@ -6,7 +6,7 @@ mod host;
 mod process;
 
 pub(crate) use dir::{Dir, Listed, Listing};
-pub(crate) use file::{DiskReader, Reader, Writer};
+pub(crate) use file::{DiskReader, Reader, Writer, remove_xattr};
 #[cfg(feature = "cli")]
 pub(crate) use host::be_nice;
 pub(crate) use host::{

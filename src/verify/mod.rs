@@ -30,6 +30,8 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::freeze::DatabaseOptions;
 use crate::gate::{Gate, Realm, Step, Verb};
+use crate::naming::{PROVEN, SEEN};
+use crate::sys;
 use ahead::read_ahead;
 use database::Databases;
 use stranger::{prove_unpacked, unreadable};
@@ -71,8 +73,20 @@ fn run(
     observer: &dyn Observer,
     verdict: &mut Verdict,
 ) -> Result<()> {
+    let file = File::open(archive).map_err(|error| Error::failed("open the archive", archive, error))?;
+    believed_no_more(&file, gate, look_at(&file, archive, options, gate, observer, verdict))
+}
+
+fn look_at(
+    file: &File,
+    archive: &Path,
+    options: &VerifyOptions,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    verdict: &mut Verdict,
+) -> Result<()> {
     let most = if options.any_ratio { u64::MAX } else { MOST_RATIO };
-    let Opened { input, bytes, ours } = open(archive, most, gate, observer)?;
+    let Opened { input, bytes, ours } = open(file, archive, most, gate, observer)?;
     verdict.archive_bytes = bytes;
     let mut databases = Databases::new(&options.databases, gate);
     let outcome = read_ahead(input, |input| {
@@ -120,18 +134,22 @@ struct Opened<R> {
     ours: bool,
 }
 
-fn open<'a>(
-    archive: &Path,
-    most_ratio: u64,
-    gate: &Arc<dyn Gate>,
-    observer: &'a dyn Observer,
-) -> Result<Opened<impl Read + Send + use<'a>>> {
-    let file = File::open(archive).map_err(|error| Error::failed("open the archive", archive, error))?;
-    opened(file, archive, most_ratio, gate, observer)
+/// An archive that turned out broken is not taken for proven any more, nor for what `--if-changed` would make again,
+/// whatever is noted on it: its length and time may well be what they were.
+fn believed_no_more<T>(file: &File, gate: &Arc<dyn Gate>, outcome: Result<T>) -> Result<T> {
+    if matches!(outcome, Err(Error::Unproven(_))) {
+        let step = Step { verb: Verb::Xattr, realm: Realm::Output, dir: b"", name: b"" };
+        for note in [PROVEN, SEEN] {
+            // Where there is none, or it is not ours to take away, there is nothing to do.
+            gate.pass(&step).and_then(|()| sys::remove_xattr(file, note)).unwrap_or_default();
+        }
+    }
+    outcome
 }
 
-fn opened<'a>(
-    file: File,
+/// `archive` names it in messages.
+fn open<'a>(
+    file: &'a File,
     archive: &Path,
     most_ratio: u64,
     gate: &Arc<dyn Gate>,
@@ -179,13 +197,17 @@ pub(crate) fn read_ours_of(
     observer: &dyn Observer,
     guest: &mut dyn Guest,
 ) -> Result<Proof> {
-    let Opened { input, ours, .. } = opened(file, archive, u64::MAX, gate, observer)?;
-    if !ours {
-        return Err(unproven(
-            "it has no inventory, as clawsnap's archives have: `clawsnap verify` looks at it, tar -t lists it",
-        ));
-    }
-    read_ahead(input, |input| prove_unpacked(input, guest))
+    let mut read = || {
+        let Opened { input, ours, .. } = open(&file, archive, u64::MAX, gate, observer)?;
+        if !ours {
+            return Err(unproven(
+                "it has no inventory, as clawsnap's archives have: `clawsnap verify` looks at it, tar -t lists it",
+            ));
+        }
+        read_ahead(input, |input| prove_unpacked(input, guest))
+    };
+    let outcome = read();
+    believed_no_more(&file, gate, outcome)
 }
 
 /// Whether an archive that begins like this is one of ours, by the name of its root: what comes before the first header
@@ -240,7 +262,7 @@ impl Guest for Visitor<'_> {
 
 /// The archive's file, read from its start.
 struct Watched<'a> {
-    file: File,
+    file: &'a File,
     read: u64,
     gate: Arc<dyn Gate>,
     observer: &'a dyn Observer,

@@ -12,7 +12,8 @@ use crate::freeze::Check;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Archives of clawsnap are held against their inventory, entry by entry; those of `openclaw backup create` carry none,
-and are held against OpenClaw's rules. Nothing is written, but for databases, one at a time, in a private directory.
+and are held against OpenClaw's rules. Nothing is written but databases, one at a time, in a private
+directory; an archive that is not proven loses the note that it was.
 
 Exit codes:
   0 proven   1 cannot be read   4 not proven   128+n ended by signal n")]
