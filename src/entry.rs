@@ -37,6 +37,16 @@ pub struct Timestamp {
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
+/// The coarsest clock that stamps files: FAT's.
+pub(crate) const COARSEST: Duration = Duration::from_secs(2);
+
+/// Nanoseconds of a hundredth of a second.
+const HUNDREDTH: u32 = 10_000_000;
+
+fn nanos_of(span: Duration) -> i128 {
+    i128::from(span.as_secs()) * NANOS_PER_SECOND + i128::from(span.subsec_nanos())
+}
+
 impl Timestamp {
     /// The same moment as one number of nanoseconds.
     pub fn as_nanos(self) -> i128 {
@@ -53,16 +63,37 @@ impl Timestamp {
     }
 
     /// Whether something that is stamped with this time may have been changed just before `now`, by a clock that ticks
-    /// every `tick`: then the next change could be stamped with it too. A time in the future is none that a clock gave.
+    /// every `tick`, or is off by as much: then the next change could be stamped with it too. A time further in the
+    /// future is none that a clock gave.
     pub fn is_fresh(self, now: Timestamp, tick: Duration) -> bool {
-        const SKEW: i128 = NANOS_PER_SECOND;
-        !tick.is_zero() && self >= now.before(tick) && self.as_nanos() <= now.as_nanos() + SKEW
+        const SKEW: Duration = Duration::from_secs(1);
+        if tick.is_zero() {
+            return false;
+        }
+        let ahead = Self::from_nanos(self.as_nanos() - nanos_of(tick.max(SKEW)));
+        self >= now.before(tick.saturating_add(self.grain())) && ahead <= now
+    }
+
+    /// How coarsely a filesystem may keep this time, by its looks: FAT keeps every second second, ext3 (and ext4 with
+    /// inodes of 128 bytes) whole ones, exFAT hundredths. One in ten million finer times looks like that too.
+    fn grain(self) -> Duration {
+        match self.nanos {
+            0 if self.seconds % 2 == 0 => COARSEST,
+            0 => Duration::from_secs(1),
+            nanos if nanos % HUNDREDTH == 0 => Duration::from_nanos(HUNDREDTH.into()),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// How long after `earlier` this is; nothing where it is not.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        let nanos = self.as_nanos() - earlier.as_nanos();
+        Duration::from_nanos(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
     }
 
     /// `span` before this moment.
     pub fn before(self, span: Duration) -> Self {
-        let span = i128::from(span.as_secs()) * NANOS_PER_SECOND + i128::from(span.subsec_nanos());
-        Self::from_nanos(self.as_nanos() - span)
+        Self::from_nanos(self.as_nanos() - nanos_of(span))
     }
 }
 
@@ -173,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_time_is_fresh_from_a_tick_before_now_to_a_second_after_it() {
-        let (now, tick) = (10_000_000_000, Duration::from_nanos(100));
+        let (now, tick) = (10_000_000_501, Duration::from_nanos(100));
         let fresh = |time| Timestamp::from_nanos(time).is_fresh(Timestamp::from_nanos(now), tick);
         for (time, expected) in [(-101, false), (-100, true), (0, true), (1_000_000_000, true), (1_000_000_001, false)]
         {
@@ -181,6 +212,30 @@ mod tests {
         }
         let tickless = Timestamp::from_nanos(now).is_fresh(Timestamp::from_nanos(now), Duration::ZERO);
         assert!(!tickless);
+    }
+
+    /// ext3 stamps a change with the second that it is in: what came 0.8 s later left no mark, and was called unmoved.
+    #[test]
+    fn a_time_without_a_fraction_may_be_that_of_a_change_long_after_it() {
+        let fresh = |stamp: (i64, u32), now: (i64, u32)| {
+            let at = |(seconds, nanos)| Timestamp { seconds, nanos };
+            at(stamp).is_fresh(at(now), Duration::from_millis(4))
+        };
+        for (stamp, last, no_more) in [
+            ((10, 0), (12, 4_000_000), (12, 4_000_001)),
+            ((11, 0), (12, 4_000_000), (12, 4_000_001)),
+            ((10, 20_000_000), (10, 34_000_000), (10, 34_000_001)),
+            ((10, 1), (10, 4_000_001), (10, 4_000_002)),
+        ] {
+            assert!(fresh(stamp, last) && !fresh(stamp, no_more), "{stamp:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_makes_fresh_what_is_as_far_off() {
+        let at = |seconds| Timestamp { seconds, nanos: 1 };
+        let fresh = |stamp| at(stamp).is_fresh(at(100), Duration::from_secs(30));
+        assert!(fresh(70) && fresh(130) && !fresh(69) && !fresh(131));
     }
 
     #[test]

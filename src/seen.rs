@@ -11,11 +11,10 @@
 
 use std::fmt;
 use std::io;
-use std::time::Duration;
 
 use blake3::Hasher;
 
-use crate::entry::{Kind, Stat, Timestamp, Xattrs};
+use crate::entry::{COARSEST, Kind, Stat, Timestamp, Xattrs};
 use crate::fate::Fate;
 use crate::freeze::{Entry, Frozen, Held, Node, Rest, State};
 use crate::plan::{Plan, Request};
@@ -23,9 +22,6 @@ use crate::sys::Reader;
 
 /// What this version hashes.
 const FORMAT: &str = "1";
-
-/// The coarsest clock that stamps files: FAT's.
-const COARSEST: Duration = Duration::from_secs(2);
 
 /// Bytes of a database's copy that are read at a time.
 const BUFFER: usize = 256 * 1024;

@@ -9,12 +9,16 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use churn::{Sample, sample_state};
+use clawsnap::gate::{Realm, Verb};
 use clawsnap::report::{Consistency, Report};
-use mounts::{bound, can, mounted, text};
+use mounts::{bound, can, made, mounted, text};
 use proof::{Promise, proven};
-use support::{Archive, Backup, differences, leftovers, snapshot};
+use support::{Archive, Backup, Script, differences, leftovers, snapshot, write_cold};
 
 fn sample(dir: &Path) {
     sample_state(dir, &Sample { agents: 2, sessions_per_agent: 40, databases: false, ..Sample::default() });
@@ -40,6 +44,46 @@ fn check(source: &Path, top: &Path) -> (Report, Archive) {
     fs::remove_file(archive).expect("removes");
     proven(&[Promise::Instant, Promise::Whole, Promise::Fate, Promise::Untouched], 1, "a filesystem of another kind");
     (report, found)
+}
+
+/// Where times are kept in whole seconds, a name that went in the same second as the last change before the listing was
+/// archived as of an instant at which it was gone.
+#[test]
+fn a_change_within_the_second_of_another_is_not_overlooked() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 64, &["-q", "-I", "128"]) else { return };
+    let source = at.join("source");
+    for round in 0..3 {
+        (0..3).for_each(|name| write_cold(&source.join(format!("{name}.txt")), "contents"));
+        begin_a_second();
+        write_cold(&source.join(format!("round-{round}.txt")), "the last change before the listing");
+        let (all, linked) = (4 + round, Arc::new(Mutex::new(Vec::new())));
+        let (names, dir) = (Arc::clone(&linked), source.clone());
+        let gate = Script::new(move |_, step| {
+            if step.realm == Realm::Source && step.verb == Verb::Link {
+                let mut names = names.lock().expect("no panic");
+                names.push(String::from_utf8_lossy(step.name).into_owned());
+                if names.len() == all {
+                    fs::remove_file(dir.join(&names[0])).expect("removes");
+                }
+            }
+            Ok(())
+        });
+        let archive = top.path().join(format!("{round}.tar"));
+        let report = Backup::of(&source).settle(Duration::from_secs(20)).gate(gate).to(&archive);
+        assert_eq!((report.exit_code(), report.consistent), (0, Some(Consistency::Instant)), "{:?}", report.error);
+        let gone = source.join(&linked.lock().expect("no panic")[0]);
+        assert!(!gone.exists() && Archive::read(&archive).contents(&gone).is_none(), "{report:#?}");
+        proven(&[Promise::Instant], 1, "times of whole seconds");
+        // A round may have removed its own.
+        write_cold(&source.join(format!("round-{round}.txt")), "again");
+    }
+}
+
+/// Waits until a second has just begun.
+fn begin_a_second() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("is later");
+    sleep(Duration::from_millis(1_020) - Duration::from_nanos(now.subsec_nanos().into()));
 }
 
 #[test]

@@ -29,7 +29,7 @@ use crate::relpath::{Leaf, RelPath, sort_by_name, split};
 use crate::sys::{Dir, Listing};
 
 /// Rounds after which a tree that keeps moving is not asked any more, however much time is left.
-const MOST_ROUNDS: u32 = 1_000;
+const MOST_ROUNDS: u32 = 4_000;
 
 /// Whether there was a moment at which the source held what we hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -178,7 +178,7 @@ impl Staging {
                 "another run took the staging directory for a leftover",
             ));
         }
-        let tick = if stamps_are_fine(&dir)? { Duration::ZERO } else { sys::coarse_tick() };
+        let tick = if stamps_are_fine(&dir)? { Duration::ZERO } else { sys::coarse_tick().saturating_add(off(&dir)?) };
         Ok(move |host| Staging {
             host,
             clean_up: dir.unstoppable(),
@@ -323,6 +323,16 @@ impl Drop for Staging {
             let _left: io::Result<()> = self.host.vacate();
         }
     }
+}
+
+/// How far the clock that stamps this directory is from ours; on a network filesystem it is another machine's.
+fn off(dir: &Dir) -> io::Result<Duration> {
+    let before = sys::coarse_now();
+    dir.create(b"probe")?;
+    let stamp = dir.stat_self()?.mtime;
+    let after = sys::now();
+    dir.unlink(b"probe")?;
+    Ok(before.since(stamp).max(stamp.since(after)))
 }
 
 /// Whether every change of a directory moves its stamp here.
