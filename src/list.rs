@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::event::Observer;
 use crate::gate::Gate;
 use crate::report::PathName;
-use crate::verify::{Guest, read_ours};
+use crate::verify::{Guest, Loss, Told, read_ours};
 
 /// One name in an archive.
 #[derive(Clone, Debug, Serialize)]
@@ -150,17 +150,9 @@ impl Guest for Lister<'_> {
         (self.tell)(listed).map_err(|error| Error::failed("write", "the list", error))
     }
 
-    fn report(&mut self, report: &serde_json::Value) {
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let path = |value: &serde_json::Value| value.as_str().map_or_else(|| text(&value["hex"]), str::to_owned);
-        let told = report["losses"].as_array().into_iter().flatten();
-        self.losses = told
-            .map(|loss| ToldLoss {
-                path: path(&loss["path"]),
-                fate: text(&loss["fate"]),
-                reason: text(&loss["reason"]),
-            })
-            .collect();
+    fn report(&mut self, report: Told) {
+        let told = |loss: Loss| ToldLoss { path: loss.path.text(), fate: loss.fate, reason: loss.reason };
+        self.losses = report.losses.into_iter().map(told).collect();
     }
 }
 

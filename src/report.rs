@@ -59,6 +59,16 @@ pub enum Consistency {
     Window,
 }
 
+impl Consistency {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Instant => "instant",
+            Self::Window => "window",
+        }
+    }
+}
+
 /// Bytes that name a file: in JSON a string, or `{"hex": "…"}` where they are not UTF-8.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathName(pub Vec<u8>);

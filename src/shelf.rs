@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use crate::archive::Name;
 use crate::entry::{Kind, Stat, Timestamp};
 use crate::error::{Error, Result};
 use crate::event::Observer;
 use crate::gate::{Gate, Realm};
 use crate::naming::{PROVEN, archive_stamp};
-use crate::report::Report;
+use crate::report::{Consistency, Report};
 use crate::sys::{self, Dir, Reader};
-use crate::verify::{Guest, read_ours_of};
+use crate::verify::{Guest, Told, read_ours_of};
 
 /// For so long a proof that is noted is believed.
 const GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -184,46 +184,55 @@ impl Look<'_> {
 struct Reading(About);
 
 impl Guest for Reading {
-    fn report(&mut self, report: &Value) {
-        self.0 = About::of(report);
+    fn report(&mut self, report: Told) {
+        let assets = report.assets.into_iter().map(|source| (source.kind, source.source_path));
+        self.0 = About {
+            created_at: report.created_at.unwrap_or_default(),
+            sources: sources(assets, report.include_workspace),
+            losses: report.losses.len() as u64,
+            consistent: report.consistent.unwrap_or_default(),
+            elapsed_milliseconds: report.elapsed_milliseconds,
+        };
     }
 }
 
 impl About {
-    fn of(report: &Value) -> Self {
-        let text = |field: &str| report[field].as_str().unwrap_or_default().to_owned();
+    /// What a report that was just made says.
+    fn of(report: &Report) -> Self {
         Self {
-            created_at: text("createdAt"),
-            sources: sources(report),
-            losses: report["losses"].as_array().map_or(0, |losses| losses.len() as u64),
-            consistent: text("consistent"),
-            elapsed_milliseconds: report["elapsedMilliseconds"].as_u64(),
+            created_at: report.created_at.clone(),
+            sources: sources_of(report),
+            losses: report.losses.len() as u64,
+            consistent: report.consistent.map_or("", Consistency::as_str).to_owned(),
+            elapsed_milliseconds: report.elapsed_milliseconds,
         }
     }
 }
 
 /// What a report names as its sources. With a state directory, what its config adds is not: that comes and goes.
-fn sources(report: &Value) -> Vec<String> {
-    let assets: Vec<(&str, String)> = report["assets"].as_array().into_iter().flatten().map(asset).collect();
-    let is_state = assets.iter().any(|(kind, _)| *kind == "state");
-    let wanted = assets.into_iter().filter(|(kind, _)| !is_state || matches!(*kind, "state" | "tree"));
-    let mut told: Vec<String> = wanted
-        .map(|(kind, path)| if matches!(kind, "state" | "tree") { path } else { format!("{kind} {path}") })
-        .collect();
+fn sources(assets: impl Iterator<Item = (String, Name)>, include_workspace: bool) -> Vec<String> {
+    let (mut told, mut is_state) = (Vec::new(), false);
+    let assets: Vec<_> = assets.inspect(|(kind, _)| is_state |= kind == "state").collect();
+    for (kind, path) in assets {
+        let path = match path {
+            Name::Text(path) => path,
+            Name::Bytes { hex } => format!("hex:{hex}"),
+        };
+        match kind.as_str() {
+            "state" | "tree" => told.push(path),
+            _ if is_state => {}
+            _ => told.push(format!("{kind} {path}")),
+        }
+    }
     told.sort();
-    told.extend((is_state && report["includeWorkspace"] != true).then(|| "without workspaces".to_owned()));
+    told.extend((is_state && !include_workspace).then(|| "without workspaces".to_owned()));
     told
-}
-
-fn asset(asset: &Value) -> (&str, String) {
-    let path = &asset["sourcePath"];
-    let hex = || format!("hex:{}", path["hex"].as_str().unwrap_or_default());
-    (asset["kind"].as_str().unwrap_or_default(), path.as_str().map_or_else(hex, str::to_owned))
 }
 
 /// What a report that was just made says of its archive.
 pub(crate) fn sources_of(report: &Report) -> Vec<String> {
-    serde_json::to_value(report).map(|report| sources(&report)).unwrap_or_default()
+    let assets = report.assets.iter().map(|asset| (asset.kind.to_owned(), Name::new(&asset.source_path.0)));
+    sources(assets, report.include_workspace)
 }
 
 fn made_at(name: &[u8], about: About) -> std::result::Result<Known, String> {
@@ -274,7 +283,7 @@ pub(crate) fn note_published(path: &Path, report: &Report, gate: &Arc<dyn Gate>)
             return Ok(());
         }
         let file = Dir::open(parent, Realm::Output, Arc::clone(gate))?.open_file(name)?;
-        note(&file, &file.stat()?, &About::of(&serde_json::to_value(report)?));
+        note(&file, &file.stat()?, &About::of(report));
         Ok(())
     };
     // It is proven without a note as well; whoever looks at it then reads it.
@@ -284,21 +293,20 @@ pub(crate) fn note_published(path: &Path, report: &Report, gate: &Arc<dyn Gate>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_source_is_the_same_though_its_workspaces_change() {
-        let asset = |kind: &str, path: &str| json!({ "kind": kind, "sourcePath": path });
-        let of = |assets: &[Value], include: bool| sources(&json!({ "assets": assets, "includeWorkspace": include }));
-        let (state, workspace) = (asset("state", "/h/.claw"), asset("workspace", "/h/w"));
-        let whole = of(std::slice::from_ref(&state), true);
-        assert_eq!(whole, of(&[workspace, state.clone()], true));
-        assert_ne!(whole, of(std::slice::from_ref(&state), false), "a part is no substitute for the whole");
-        assert_ne!(whole, of(&[state, asset("tree", "/h/notes")], true));
-        assert_eq!(of(&[asset("config", "/h/c.json")], false), ["config /h/c.json"]);
-        assert_eq!(of(&[asset("tree", "/b"), asset("tree", "/a")], true), ["/a", "/b"]);
-        let bytes = json!({ "kind": "tree", "sourcePath": { "hex": "2fff" } });
-        assert_eq!(of(&[bytes], true), ["hex:2fff"]);
+        let of = |assets: &[(&str, &str)], include: bool| {
+            sources(assets.iter().map(|(kind, path)| ((*kind).to_owned(), Name::new(path.as_bytes()))), include)
+        };
+        let (state, workspace) = (("state", "/h/.claw"), ("workspace", "/h/w"));
+        let whole = of(&[state], true);
+        assert_eq!(whole, of(&[workspace, state], true));
+        assert_ne!(whole, of(&[state], false), "a part is no substitute for the whole");
+        assert_ne!(whole, of(&[state, ("tree", "/h/notes")], true));
+        assert_eq!(of(&[("config", "/h/c.json")], false), ["config /h/c.json"]);
+        assert_eq!(of(&[("tree", "/b"), ("tree", "/a")], true), ["/a", "/b"]);
+        assert_eq!(sources([("tree".to_owned(), Name::new(b"/\xff"))].into_iter(), true), ["hex:2fff"]);
     }
 
     #[test]

@@ -34,6 +34,14 @@ impl Name {
         }
     }
 
+    /// The text, or the hexadecimal, which no text is told from.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Bytes { hex } => hex,
+        }
+    }
+
     /// The bytes; `None` if the hexadecimal is none.
     pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
         match self {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::mapping::below;
 use super::{Remark, flagged};
-use crate::archive::{Line, Name, PAYLOAD};
+use crate::archive::{Line, PAYLOAD};
 use crate::error::Result;
 use crate::event::Observer;
 use crate::gate::Gate;
 use crate::list::Wanted;
 use crate::report::PathName;
-use crate::verify::{Guest, Proof, read_ours};
+use crate::verify::{Guest, Proof, Told, read_ours};
 
 /// A source that was backed up.
 #[derive(Debug)]
@@ -91,18 +91,18 @@ impl Guest for Surveyor<'_> {
         Ok(())
     }
 
-    fn report(&mut self, report: &serde_json::Value) {
-        self.left_out = report["excluded"].as_array().map_or(0, |names| names.len() as u64);
-        let bytes = |value: &serde_json::Value| serde_json::from_value::<Name>(value.clone()).ok()?.bytes();
-        for loss in report["losses"].as_array().into_iter().flatten().filter(|loss| loss["fate"] == "lost") {
-            let reason = loss["reason"].as_str().unwrap_or_default();
-            let what = format!("lost when the archive was made: {reason}");
-            self.lost.extend(bytes(&loss["path"]).map(|path| Remark { path: PathName(path), what: what.clone() }));
+    fn report(&mut self, report: Told) {
+        self.left_out = report.excluded.0;
+        for loss in report.losses.iter().filter(|loss| loss.fate == "lost") {
+            let what = format!("lost when the archive was made: {}", loss.reason);
+            self.lost.extend(loss.path.bytes().map(|path| Remark { path: PathName(path), what }));
         }
-        for asset in report["assets"].as_array().into_iter().flatten() {
-            let path = bytes(&asset["sourcePath"]);
-            let named = |root: &&mut Root| asset["kind"] == "state" && Some(&root.path) == path.as_ref();
-            self.roots.iter_mut().filter(named).for_each(|root| root.is_state = true);
+        for source in report.assets.iter().filter(|source| source.kind == "state") {
+            let path = source.source_path.bytes();
+            self.roots
+                .iter_mut()
+                .filter(|root| Some(&root.path) == path.as_ref())
+                .for_each(|root| root.is_state = true);
         }
     }
 }

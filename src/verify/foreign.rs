@@ -49,7 +49,7 @@ pub(super) fn read(input: impl Read, databases: &mut Databases) -> Result<Found>
 /// # Errors
 /// What is wrong with it.
 pub(super) fn judge(mut manifest: &[u8]) -> Result<Found> {
-    let manifest = parse(&mut manifest, LONGEST_MANIFEST as u64, "manifest")?;
+    let manifest: serde_json::Value = parse(&mut manifest, LONGEST_MANIFEST as u64, "manifest")?;
     let root = manifest["archiveRoot"].as_str().map(|root| root.as_bytes().to_vec());
     Reading { root, manifest: Some(manifest), ..Reading::default() }.conclude()
 }

@@ -103,6 +103,6 @@ pub fn manifest(bytes: &[u8]) {
     let _believed_or_not = stranger.conclude();
     let _believed_or_not = foreign::judge(bytes);
     if let Ok(report) = parse(&mut &bytes[..], u64::MAX, "report") {
-        Verdict::of(PathName(Vec::new())).quote(&report);
+        Verdict::of(PathName(Vec::new())).quote(report);
     }
 }

@@ -11,6 +11,7 @@ mod memory;
 mod noting;
 mod shape;
 mod stranger;
+mod told;
 mod verdict;
 
 pub use verdict::{Origin, Trust, Verdict};
@@ -18,6 +19,7 @@ pub use verdict::{Origin, Trust, Verdict};
 pub(crate) use desk::Desk;
 pub(crate) use noting::Noting;
 pub(crate) use stranger::{Guest, Met, Proof, prove, unproven};
+pub(crate) use told::{Loss, Told};
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -255,7 +257,7 @@ impl Guest for Visitor<'_> {
         Ok(())
     }
 
-    fn report(&mut self, report: &serde_json::Value) {
+    fn report(&mut self, report: Told) {
         self.verdict.quote(report);
     }
 }

@@ -5,12 +5,14 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use serde::de::DeserializeOwned;
 use tar::{EntryType, Header};
 
 use super::ahead::read_ahead;
 use super::blocks::{Blocks, Entry};
 use super::memory::{Compared, Memory};
 use super::shape::{Shape, is_plain, lies_in};
+use super::told::{Told, ToldManifest};
 use crate::archive::{
     Decoder, Facts, INVENTORY, LONGEST_MANIFEST, Line, MANIFEST, PAYLOAD, REPORT, Records, Seen, TAILS, own_comment,
     parse_pax, written_time, xattrs_digest,
@@ -72,7 +74,7 @@ pub(crate) trait Guest {
     }
 
     /// The report that the archive holds.
-    fn report(&mut self, _report: &serde_json::Value) {}
+    fn report(&mut self, _report: Told) {}
 }
 
 impl Guest for () {}
@@ -347,18 +349,18 @@ impl<'g> Stranger<'g> {
     }
 
     pub(super) fn report(&mut self, entry: &mut impl BufRead) -> Result<String> {
-        let (report, hash) = parse_hashed(entry, LONGEST_REPORT, "report")?;
-        self.reported = report["inventoryBlake3"].as_str().map(str::to_owned);
-        self.guest.report(&report);
+        let (report, hash) = parse_hashed::<Told>(entry, LONGEST_REPORT, "report")?;
+        self.reported.clone_from(&report.inventory_blake3);
+        self.guest.report(report);
         Ok(hash)
     }
 
     pub(super) fn manifest(&mut self, entry: &mut impl BufRead) -> Result<String> {
         let limit = LONGEST_MANIFEST.saturating_mul(256) as u64;
-        let (manifest, hash) = parse_hashed(entry, limit, "manifest")?;
-        self.manifest_root = manifest["archiveRoot"].as_str().map(str::to_owned);
-        self.declared = manifest["clawsnap"]["inventoryBlake3"].as_str().map(str::to_owned);
-        if manifest["schemaVersion"] != 1 || self.manifest_root.is_none() {
+        let (manifest, hash) = parse_hashed::<ToldManifest>(entry, limit, "manifest")?;
+        self.manifest_root = manifest.archive_root;
+        self.declared = manifest.clawsnap.inventory_blake3;
+        if manifest.schema_version != 1 || self.manifest_root.is_none() {
             return Err(unproven("its manifest is not of schema version 1"));
         }
         Ok(hash)
@@ -427,14 +429,14 @@ impl<R: Read> Read for Digesting<R> {
 }
 
 /// Parses one of our own files, and hashes it.
-fn parse_hashed(entry: impl BufRead, limit: u64, what: &str) -> Result<(serde_json::Value, String)> {
+fn parse_hashed<T: DeserializeOwned>(entry: impl BufRead, limit: u64, what: &str) -> Result<(T, String)> {
     let mut digesting = Digesting { entry, hasher: blake3::Hasher::new(), size: 0 };
     let value = parse(&mut digesting, limit, what)?;
     let (_, hash) = digesting.finish().map_err(unreadable)?;
     Ok((value, hash))
 }
 
-pub(super) fn parse<R: Read>(entry: &mut R, limit: u64, what: &str) -> Result<serde_json::Value> {
+pub(super) fn parse<T: DeserializeOwned>(entry: &mut impl Read, limit: u64, what: &str) -> Result<T> {
     let limited = BufReader::new(entry.take(limit));
     serde_json::from_reader(limited).map_err(|error| match error.is_io() {
         true => unreadable(error.into()),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::told::Told;
 use crate::archive::Line;
 use crate::error::{Error, Result};
 use crate::report::{PathName, milliseconds_since};
@@ -102,10 +103,9 @@ impl Verdict {
     }
 
     /// Takes over what the archive says of itself.
-    pub(super) fn quote(&mut self, report: &serde_json::Value) {
-        let text = |field: &str| report[field].as_str().map(str::to_owned);
-        (self.created_at, self.consistent, self.instant) = (text("createdAt"), text("consistent"), text("instant"));
-        self.losses = report["losses"].as_array().map_or(0, |losses| losses.len() as u64);
+    pub(super) fn quote(&mut self, report: Told) {
+        (self.created_at, self.consistent, self.instant) = (report.created_at, report.consistent, report.instant);
+        self.losses = report.losses.len() as u64;
     }
 
     pub(super) fn conclude(&mut self, outcome: Result<()>, begun: Instant) {
