@@ -376,6 +376,25 @@ fn a_mount_within_what_is_exchanged_is_not_lost() {
     assert_eq!(scene.restore(&archive, &["logs"]).outcome, Ending::Complete, "what lies elsewhere can be restored");
 }
 
+/// Beside a state directory whose parent hands down its group and a list of those who may read, nothing could be made
+/// ready; and the list would have come along into the state.
+#[test]
+fn what_the_parent_hands_down_does_not_come_into_the_state() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    let archived = tree(&scene.state());
+    scene.go_on();
+    let before = tree(&scene.state());
+    assert!(sh("chmod 2770 \"$1/..\" && setfacl -d -m u:1234:rwx \"$1/..\"", &scene.state()));
+    let restored = scene.restore(&archive, &[]);
+    assert_eq!(restored.outcome, Ending::Complete, "{:?}", restored.error);
+    assert_eq!(tree(&scene.state()), archived);
+    assert!(sh("test -z \"$(getfacl -R -s -n -p \"$1\")\"", &scene.state()), "a list of those who may read");
+    assert_eq!(scene.undo(&scene.only_kept()).outcome, Ending::Complete);
+    assert_eq!(tree(&scene.state()), before);
+    scene.assert_nothing_hidden("restored and undone");
+}
+
 /// As in `/var/lib`, which root owns.
 #[test]
 fn where_nothing_may_be_made_beside_it_the_room_is_in_it() {

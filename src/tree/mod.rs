@@ -327,7 +327,7 @@ impl NewFile {
     /// is not set again.
     fn dress(&self, file: &Writer) -> io::Result<Vec<Difference>> {
         let (meta, born) = (&self.meta, file.stat()?);
-        let (mode, mut differences) = self.permitted();
+        let (mode, mut differences) = self.permitted((born.uid, born.gid));
         let is_given = self.is_root && (born.uid, born.gid) != (meta.uid, meta.gid);
         if is_given {
             file.set_owner(meta.uid, meta.gid)?;
@@ -343,10 +343,10 @@ impl NewFile {
         Ok(differences)
     }
 
-    /// The mode, but for bits that would let others act as somebody who is not the owner that it was set by.
-    fn permitted(&self) -> (u32, Vec<Difference>) {
+    /// The mode, but for bits that would let others act as `born`, who has the file and is not who set them.
+    fn permitted(&self, born: (u32, u32)) -> (u32, Vec<Difference>) {
         let meta = &self.meta;
-        let owner_kept = self.is_root || (meta.uid, meta.gid) == (sys::effective_uid(), sys::effective_gid());
+        let owner_kept = self.is_root || (meta.uid, meta.gid) == born;
         if owner_kept || meta.mode & SET_ID == 0 {
             return (meta.mode, Vec::new());
         }
