@@ -117,6 +117,31 @@ fn a_part_is_put_among_what_is_there_and_what_it_replaces_is_kept() {
     scene.assert_nothing_hidden("undone and done");
 }
 
+/// A second name of a file in another source, of which nothing was wanted, was left out without a word, and all was said
+/// to be complete.
+#[test]
+fn a_second_name_whose_first_lies_in_another_source_is_not_dropped_in_silence() {
+    let scene = Scene::new();
+    let (first, notes) = (scene.state().join("logs/a.log"), scene.path("notes"));
+    write_cold(&notes.join("own"), "old");
+    fs::hard_link(&first, notes.join("second")).expect("links");
+    let archive = scene.path("a.tar.zst");
+    assert_eq!(Backup::of(&scene.state()).and(&notes).to(&archive).exit_code(), 0);
+    fs::remove_file(notes.join("second")).expect("removes");
+    let pattern = |path: &Path| path.to_str().expect("is text").to_owned();
+    let (all, only, wanted) = (pattern(&notes), pattern(&notes.join("second")), pattern(&first));
+    let half = scene.restore(&archive, &[&all]);
+    assert_eq!((half.outcome, half.files), (Ending::Different, 1), "{:?}", half.error);
+    let told: Vec<_> = half.differences.iter().map(|remark| (&remark.path, remark.what.contains(&wanted))).collect();
+    assert_eq!(told, [(&name(&notes.join("second")), true)], "{:?}", half.differences);
+    let nothing = scene.restore(&archive, &[&only]);
+    let why = nothing.error.unwrap_or_default();
+    assert!(nothing.outcome == Ending::Usage && why.contains("must be named too"), "{why}");
+    let both = scene.restore(&archive, &[&only, &wanted]);
+    assert_eq!((both.outcome, both.files), (Ending::Complete, 2), "{:?}", both.error);
+    assert_eq!(said(&notes.join("second")), said(&first));
+}
+
 #[test]
 fn one_session_is_restored_by_the_start_of_its_number() {
     let scene = Scene::new();

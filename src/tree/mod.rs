@@ -217,9 +217,7 @@ impl Tree {
                 return Err(error);
             }
             _ => {
-                let what =
-                    format!("not restored: its contents are those of {}, which must be named too", shown(target));
-                self.differs(path, what);
+                self.lacks(path, target);
                 return Ok(false);
             }
         };
@@ -233,6 +231,12 @@ impl Tree {
             other => other?,
         }
         Ok(true)
+    }
+
+    /// A second name of a file that is not there: `target`, for people.
+    pub(crate) fn lacks(&mut self, path: &[u8], target: &[u8]) {
+        let what = format!("not restored: its contents are those of {}, which must be named too", shown(target));
+        self.differs(path, what);
     }
 
     fn differs(&mut self, path: &[u8], what: String) {
