@@ -8,6 +8,7 @@ mod steps;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -268,6 +269,58 @@ fn an_interrupted_restore_is_dealt_with_to_the_end_though_a_signal_comes() {
             set_back(&scene);
         }
     }
+}
+
+/// The next run completed what an interrupted one had begun, came to nothing itself, and did not tell of the first.
+#[test]
+fn what_was_completed_is_told_though_nothing_else_is_restored() {
+    for verb in [Verb::MakeDir, Verb::Create] {
+        let scene = Scene::new();
+        let archive = scene.archive();
+        scene.go_on();
+        left_midway(&archive, &scene.options(Sort::Part.patterns()), 2);
+        let gate = Script::new(move |_, step| match step.verb == verb {
+            true => Err(io::Error::from_raw_os_error(28)),
+            false => Ok(()),
+        });
+        let failed = restore(&archive, &scene.options(&["logs"]), Arc::new(gate));
+        assert_eq!((failed.outcome, failed.files), (Ending::Failed, 0));
+        let kept = format!("was completed; what was there is kept as {}", scene.only_kept().display());
+        assert!(failed.warnings.iter().any(|warning| warning.contains(&kept)), "{verb:?}: {:?}", failed.warnings);
+    }
+}
+
+/// The command was silent about it with `-q`, and wherever it showed no page.
+#[test]
+fn the_command_tells_what_was_completed_whether_it_is_quiet_or_fails() {
+    let run = |scene: &Scene, words: &[&str]| {
+        let _idle = idle();
+        let output = command(scene, words).output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let scene = Scene::new();
+    let archive = Sort::TwoRoots.archive(&scene);
+    Sort::TwoRoots.go_on(&scene);
+    let leave = || left_midway(&archive, &scene.options(Sort::Part.patterns()), 2);
+    let told = "warning: an interrupted restore of ";
+    assert_eq!(scene.restore(&archive, &["logs"]).outcome, Ending::Complete);
+    let kept = scene.only_kept();
+    let undo = ["restore", "--undo", kept.to_str().expect("is text"), "-q"];
+    let logs = ["restore", "a.tar.zst", "logs", "--in-place", "--yes", "-q"];
+    for words in [&logs[..], &undo] {
+        leave();
+        let (code, said) = run(&scene, words);
+        assert!(code == Some(0) && said.starts_with(told) && said.lines().count() == 1, "{words:?}: {said}");
+    }
+    // Somebody is at work where the second source would go.
+    let busy = scene.path(".clawsnap-20260101T000000Z-00000001.swap");
+    fs::create_dir(&busy).expect("makes");
+    fs::set_permissions(&busy, fs::Permissions::from_mode(0o700)).expect("sets");
+    let held = fs::File::open(&busy).expect("opens");
+    held.lock().expect("locks");
+    leave();
+    let (code, said) = run(&scene, &["restore", "a.tar.zst", "--in-place", "--yes"]);
+    assert!(code == Some(1) && said.starts_with(told) && said.contains("is at work there"), "{said}");
 }
 
 const KILLED_AT: &str = "CLAWSNAP_TEST_KILLED_AT";
