@@ -12,7 +12,7 @@ use clawsnap::gate::{CancelFlag, Gate, Realm, Verb};
 use clawsnap::plan::Environment;
 use clawsnap::restore::{Destination, Ending, InPlace, Mapping};
 use place::support::{self, Backup, Script, write, write_cold};
-use place::{Mounted, Scene, is_root, name, restore, said, sh, tree};
+use place::{Mounted, Scene, is_root, left_midway, name, restore, said, sh, tree};
 
 #[test]
 fn the_state_of_the_archive_takes_the_place_of_what_is_there_and_that_is_kept() {
@@ -331,6 +331,42 @@ fn nothing_is_exchanged_under_somebody_who_works_there() {
     // It holds what was kept now, no longer what is there.
     assert_eq!(undone.outcome, Ending::Complete, "{:?}", undone.error);
     assert_eq!(tree(&scene.state()), before);
+}
+
+/// A file was restored while somebody had another one in its directory open, and the way back, or the next run after a
+/// kill, was refused for that.
+#[test]
+fn what_is_done_to_a_file_is_no_concern_of_those_who_have_another_one_open() {
+    let scene = Scene::new();
+    let database = scene.path("notes/main.sqlite");
+    write_cold(&database, [&b"SQLite format 3\0"[..], &[7; 4080]].concat());
+    let archive = scene.path("a.tar.zst");
+    assert_eq!(Backup::of(&database).to(&archive).exit_code(), 3);
+    for (name, words) in [("main.sqlite", "another"), ("main.sqlite-wal", "stale"), ("other", "stays")] {
+        write(&scene.path("notes").join(name), words);
+    }
+    let before = tree(&scene.path("notes"));
+    let input = Stdio::from(fs::File::open(scene.path("notes/other")).expect("opens"));
+    let mut child = Command::new("sleep").arg("60").stdin(input).spawn().expect("runs");
+    // Its log is out of the way already.
+    left_midway(&archive, &scene.options(&[]), 2);
+    let restored = scene.restore(&archive, &[]);
+    let names = fs::read_dir(scene.path("notes")).expect("lists").map(|entry| entry.expect("an entry").path());
+    let mut kept: Vec<PathBuf> = names.filter(|path| path.to_string_lossy().ends_with(".parts")).collect();
+    // The latest first.
+    kept.sort_by_key(|path| restored.places.first().is_none_or(|place| place.kept != Some(name(path))));
+    let undone: Vec<_> = kept.iter().map(|kept| scene.undo(kept)).collect();
+    child.kill().and_then(|()| child.wait()).expect("ends");
+    assert_eq!(restored.outcome, Ending::Different, "{:?}", restored.error);
+    let completed = format!("an interrupted restore of {} was completed", database.display());
+    assert!(restored.warnings[0].starts_with(&completed), "{:?}", restored.warnings);
+    let is_named = |path: &PathBuf| path.to_string_lossy().contains("/main.sqlite.before-restore-");
+    assert!(kept.len() == 2 && kept.iter().all(is_named), "{kept:?}");
+    for back in undone {
+        assert_eq!((back.outcome, back.error), (Ending::Complete, None));
+        assert_eq!(back.places[0].restored_to, name(&database));
+    }
+    assert_eq!(tree(&scene.path("notes")), before);
 }
 
 #[test]

@@ -75,6 +75,11 @@ impl Ground {
         Self { host, host_path: host_path.to_owned(), root, path }
     }
 
+    /// The same, where that is the directory of a file which is all that is restored.
+    pub(super) fn around(self, file: &[u8]) -> Self {
+        Self { path: self.host_path.join(OsStr::from_bytes(file)), ..self }
+    }
+
     /// The same root, with room in itself.
     pub(super) fn inside(self, root: Dir) -> Self {
         let host = root.guarded(Realm::Output, Arc::clone(root.gate()));
@@ -108,6 +113,11 @@ impl Ground {
     /// Its last name.
     pub(super) fn label(&self) -> &[u8] {
         self.path.file_name().unwrap_or_default().as_bytes()
+    }
+
+    /// The name of the file that is all that is restored, if it is one: its directory is the root then.
+    pub(super) fn file(&self) -> Option<&[u8]> {
+        (self.is_inside() && self.path != self.host_path).then(|| self.label())
     }
 
     /// Whether the room is in the root itself, so that only what it holds can be exchanged.

@@ -289,7 +289,7 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
         // Nothing was touched yet.
         _ => return tree::remove(host, name).map_err(fail),
     };
-    let ground = Ground::in_host(host.clone(), host_path, journal.root().map_err(fail)?);
+    let ground = journal.ground(host.clone(), host_path).map_err(fail)?;
     if journal.is_pending(&ground, dir) {
         watch.check_free(ground.path())?;
     }
