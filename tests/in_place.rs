@@ -12,7 +12,7 @@ use clawsnap::gate::{CancelFlag, Gate, Realm, Verb};
 use clawsnap::plan::Environment;
 use clawsnap::restore::{Destination, Ending, InPlace, Mapping};
 use place::support::{self, Backup, Script, write, write_cold};
-use place::{Mounted, Scene, is_root, name, restore, said, sh, tree};
+use place::{Mounted, Scene, is_root, left_midway, name, restore, said, sh, tree};
 
 #[test]
 fn the_state_of_the_archive_takes_the_place_of_what_is_there_and_that_is_kept() {
@@ -115,6 +115,31 @@ fn a_part_is_put_among_what_is_there_and_what_it_replaces_is_kept() {
     assert_eq!(scene.undo(&scene.only_kept()).outcome, Ending::Complete);
     assert!(said(&sessions.join("9999aaaa-2.jsonl")).contains("old"), "and forth again");
     scene.assert_nothing_hidden("undone and done");
+}
+
+/// A second name of a file in another source, of which nothing was wanted, was left out without a word, and all was said
+/// to be complete.
+#[test]
+fn a_second_name_whose_first_lies_in_another_source_is_not_dropped_in_silence() {
+    let scene = Scene::new();
+    let (first, notes) = (scene.state().join("logs/a.log"), scene.path("notes"));
+    write_cold(&notes.join("own"), "old");
+    fs::hard_link(&first, notes.join("second")).expect("links");
+    let archive = scene.path("a.tar.zst");
+    assert_eq!(Backup::of(&scene.state()).and(&notes).to(&archive).exit_code(), 0);
+    fs::remove_file(notes.join("second")).expect("removes");
+    let pattern = |path: &Path| path.to_str().expect("is text").to_owned();
+    let (all, only, wanted) = (pattern(&notes), pattern(&notes.join("second")), pattern(&first));
+    let half = scene.restore(&archive, &[&all]);
+    assert_eq!((half.outcome, half.files), (Ending::Different, 1), "{:?}", half.error);
+    let told: Vec<_> = half.differences.iter().map(|remark| (&remark.path, remark.what.contains(&wanted))).collect();
+    assert_eq!(told, [(&name(&notes.join("second")), true)], "{:?}", half.differences);
+    let nothing = scene.restore(&archive, &[&only]);
+    let why = nothing.error.unwrap_or_default();
+    assert!(nothing.outcome == Ending::Usage && why.contains("must be named too"), "{why}");
+    let both = scene.restore(&archive, &[&only, &wanted]);
+    assert_eq!((both.outcome, both.files), (Ending::Complete, 2), "{:?}", both.error);
+    assert_eq!(said(&notes.join("second")), said(&first));
 }
 
 #[test]
@@ -308,6 +333,42 @@ fn nothing_is_exchanged_under_somebody_who_works_there() {
     assert_eq!(tree(&scene.state()), before);
 }
 
+/// A file was restored while somebody had another one in its directory open, and the way back, or the next run after a
+/// kill, was refused for that.
+#[test]
+fn what_is_done_to_a_file_is_no_concern_of_those_who_have_another_one_open() {
+    let scene = Scene::new();
+    let database = scene.path("notes/main.sqlite");
+    write_cold(&database, [&b"SQLite format 3\0"[..], &[7; 4080]].concat());
+    let archive = scene.path("a.tar.zst");
+    assert_eq!(Backup::of(&database).to(&archive).exit_code(), 3);
+    for (name, words) in [("main.sqlite", "another"), ("main.sqlite-wal", "stale"), ("other", "stays")] {
+        write(&scene.path("notes").join(name), words);
+    }
+    let before = tree(&scene.path("notes"));
+    let input = Stdio::from(fs::File::open(scene.path("notes/other")).expect("opens"));
+    let mut child = Command::new("sleep").arg("60").stdin(input).spawn().expect("runs");
+    // Its log is out of the way already.
+    left_midway(&archive, &scene.options(&[]), 2);
+    let restored = scene.restore(&archive, &[]);
+    let names = fs::read_dir(scene.path("notes")).expect("lists").map(|entry| entry.expect("an entry").path());
+    let mut kept: Vec<PathBuf> = names.filter(|path| path.to_string_lossy().ends_with(".parts")).collect();
+    // The latest first.
+    kept.sort_by_key(|path| restored.places.first().is_none_or(|place| place.kept != Some(name(path))));
+    let undone: Vec<_> = kept.iter().map(|kept| scene.undo(kept)).collect();
+    child.kill().and_then(|()| child.wait()).expect("ends");
+    assert_eq!(restored.outcome, Ending::Different, "{:?}", restored.error);
+    let completed = format!("an interrupted restore of {} was completed", database.display());
+    assert!(restored.warnings[0].starts_with(&completed), "{:?}", restored.warnings);
+    let is_named = |path: &PathBuf| path.to_string_lossy().contains("/main.sqlite.before-restore-");
+    assert!(kept.len() == 2 && kept.iter().all(is_named), "{kept:?}");
+    for back in undone {
+        assert_eq!((back.outcome, back.error), (Ending::Complete, None));
+        assert_eq!(back.places[0].restored_to, name(&database));
+    }
+    assert_eq!(tree(&scene.path("notes")), before);
+}
+
 #[test]
 fn a_gateway_is_known_by_its_lock() {
     let scene = Scene::new();
@@ -374,6 +435,25 @@ fn a_mount_within_what_is_exchanged_is_not_lost() {
         scene.assert_nothing_hidden("refused");
     }
     assert_eq!(scene.restore(&archive, &["logs"]).outcome, Ending::Complete, "what lies elsewhere can be restored");
+}
+
+/// Beside a state directory whose parent hands down its group and a list of those who may read, nothing could be made
+/// ready; and the list would have come along into the state.
+#[test]
+fn what_the_parent_hands_down_does_not_come_into_the_state() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    let archived = tree(&scene.state());
+    scene.go_on();
+    let before = tree(&scene.state());
+    assert!(sh("chmod 2770 \"$1/..\" && setfacl -d -m u:1234:rwx \"$1/..\"", &scene.state()));
+    let restored = scene.restore(&archive, &[]);
+    assert_eq!(restored.outcome, Ending::Complete, "{:?}", restored.error);
+    assert_eq!(tree(&scene.state()), archived);
+    assert!(sh("test -z \"$(getfacl -R -s -n -p \"$1\")\"", &scene.state()), "a list of those who may read");
+    assert_eq!(scene.undo(&scene.only_kept()).outcome, Ending::Complete);
+    assert_eq!(tree(&scene.state()), before);
+    scene.assert_nothing_hidden("restored and undone");
 }
 
 /// As in `/var/lib`, which root owns.

@@ -8,6 +8,7 @@ mod steps;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clawsnap::gate::{Gate, Verb, cancelled};
 use clawsnap::restore::Ending;
 use place::support::{Backup, Script, write_cold};
-use place::{Mounted, Scene, Tree, childless, contents, idle, restore, sh, tree};
+use place::{Mounted, Scene, Tree, childless, contents, idle, left_midway, restore, sh, tree};
 use proof::{Promise, proven};
 use steps::{count, counted, is_thorough, points, step};
 
@@ -25,13 +26,15 @@ use steps::{count, counted, is_thorough, points, step};
 enum Sort {
     Whole,
     Part,
+    /// A part with a directory that is there no more.
+    Directory,
     TwoRoots,
     Mount,
 }
 
 impl Sort {
     fn patterns(self) -> &'static [&'static str] {
-        if self == Self::Part { &["agents", "openclaw.json"] } else { &[] }
+        if matches!(self, Self::Part | Self::Directory) { &["agents", "openclaw.json"] } else { &[] }
     }
 
     fn archive(self, scene: &Scene) -> PathBuf {
@@ -48,6 +51,9 @@ impl Sort {
         scene.go_on();
         if self == Self::TwoRoots {
             write_cold(&scene.path("notes/note"), "new");
+        }
+        if self == Self::Directory {
+            fs::remove_dir_all(scene.state().join("agents")).expect("removes");
         }
     }
 }
@@ -188,43 +194,133 @@ impl Harm {
     }
 }
 
-/// The way back fails at any step: everything is as it was, or back; and it can be gone again.
+/// The way back fails, or is cancelled, at any step: everything is as it was, or back; and it can be gone again. A directory
+/// whose time was still to be put back when a signal came was left where it was, and all else went back.
 #[test]
 fn a_way_back_that_ends_at_any_step_did_everything_or_nothing() {
-    for sort in [Sort::Whole, Sort::Part] {
+    for sort in [Sort::Whole, Sort::Part, Sort::Directory] {
         let scene = Scene::quick();
         scene.fill("old");
         let (archive, looks) = staged(sort, &scene);
-        let mut at = 0;
-        loop {
-            assert_eq!(scene.restore(&archive, sort.patterns()).outcome, Ending::Complete);
-            let kept = scene.only_kept();
-            let played = Arc::new(AtomicU64::new(0));
-            let counted = Arc::clone(&played);
-            let gate: Arc<dyn Gate> = Arc::new(Script::new(move |step, _| {
-                counted.store(step + 1, Ordering::SeqCst);
-                if step == at { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
-            }));
-            let back = {
-                let _childless = childless();
-                clawsnap::restore::bring_back(std::slice::from_ref(&kept), &scene.ways(), &gate)
-            };
-            let what = format!("{sort:?}: step {at} fails: {:?}", back.error);
-            let now = all(&scene);
-            assert!(now == looks[0] || now == looks[1], "{what}");
-            if now == looks[1] {
-                let again = scene.undo(&kept);
-                assert_eq!(again.outcome, Ending::Complete, "{what}; afterwards: {:?}", again.error);
-            }
-            assert!(all(&scene) == looks[0], "{what}: not back");
-            set_back(&scene);
-            if played.load(Ordering::SeqCst) <= at {
-                break;
-            }
-            at += 1;
+        for fault in [Some(5), None] {
+            let steps = (0..).take_while(|at| is_gone_back(sort, &scene, &archive, &looks, (fault, *at))).count();
+            assert!(steps > 5, "{steps}");
         }
-        assert!(at > 5, "{at}");
     }
+}
+
+/// Whether a way back comes to step `at`, where it fails.
+fn is_gone_back(
+    sort: Sort,
+    scene: &Scene,
+    archive: &Path,
+    looks: &[Vec<Tree>; 2],
+    (fault, at): (Option<i32>, u64),
+) -> bool {
+    assert_eq!(scene.restore(archive, sort.patterns()).outcome, Ending::Complete);
+    let kept = scene.only_kept();
+    let played = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&played);
+    let fail = move || Err(fault.map_or_else(cancelled, io::Error::from_raw_os_error));
+    let gate: Arc<dyn Gate> = Arc::new(Script::new(move |step, _| {
+        counted.store(step + 1, Ordering::SeqCst);
+        if step == at { fail() } else { Ok(()) }
+    }));
+    let back = {
+        let _childless = childless();
+        clawsnap::restore::bring_back(std::slice::from_ref(&kept), &scene.ways(), &gate)
+    };
+    let what = format!("{sort:?}: step {at} fails with {fault:?}: {:?}", back.error);
+    let now = all(scene);
+    assert!(now == looks[0] || now == looks[1], "{what}: a mixture");
+    if now == looks[1] {
+        let again = scene.undo(&kept);
+        assert_eq!(again.outcome, Ending::Complete, "{what}; afterwards: {:?}", again.error);
+    }
+    assert!(all(scene) == looks[0], "{what}: not back");
+    set_back(scene);
+    played.load(Ordering::SeqCst) > at
+}
+
+/// A signal that came while an interrupted restore was completed left a mixture for good; and what had touched nothing was
+/// kept as if it had.
+#[test]
+fn an_interrupted_restore_is_dealt_with_to_the_end_though_a_signal_comes() {
+    for is_begun in [false, true] {
+        let scene = Scene::quick();
+        scene.fill("old");
+        let (archive, looks) = staged(Sort::Part, &scene);
+        let leave = || left_midway(&archive, &scene.options(Sort::Part.patterns()), 1 + u64::from(is_begun));
+        leave();
+        let count = Script::new(|_, _| Ok(()));
+        let steps = count.counter();
+        assert_eq!(restore(&archive, &scene.options(&["logs"]), Arc::new(count)).outcome, Ending::Complete);
+        set_back(&scene);
+        for at in 0..steps.load(Ordering::SeqCst) {
+            leave();
+            let gate = Script::new(move |step, _| if step >= at { Err(cancelled()) } else { Ok(()) });
+            let ended = restore(&archive, &scene.options(&["logs"]), Arc::new(gate));
+            let what = format!("begun: {is_begun}, cancelled at step {at}: {:?}", ended.error);
+            assert!(is_begun || ended.error.is_none() || scene.kept().is_empty(), "{what}: kept");
+            assert_eq!(scene.restore(&archive, &["logs"]).outcome, Ending::Complete, "{what}");
+            let now = without_logs(all(&scene));
+            assert!(now == without_logs(looks[usize::from(is_begun)].clone()), "{what}: a mixture");
+            scene.assert_nothing_hidden(&what);
+            set_back(&scene);
+        }
+    }
+}
+
+/// The next run completed what an interrupted one had begun, came to nothing itself, and did not tell of the first.
+#[test]
+fn what_was_completed_is_told_though_nothing_else_is_restored() {
+    for verb in [Verb::MakeDir, Verb::Create] {
+        let scene = Scene::new();
+        let archive = scene.archive();
+        scene.go_on();
+        left_midway(&archive, &scene.options(Sort::Part.patterns()), 2);
+        let gate = Script::new(move |_, step| match step.verb == verb {
+            true => Err(io::Error::from_raw_os_error(28)),
+            false => Ok(()),
+        });
+        let failed = restore(&archive, &scene.options(&["logs"]), Arc::new(gate));
+        assert_eq!((failed.outcome, failed.files), (Ending::Failed, 0));
+        let kept = format!("was completed; what was there is kept as {}", scene.only_kept().display());
+        assert!(failed.warnings.iter().any(|warning| warning.contains(&kept)), "{verb:?}: {:?}", failed.warnings);
+    }
+}
+
+/// The command was silent about it with `-q`, and wherever it showed no page.
+#[test]
+fn the_command_tells_what_was_completed_whether_it_is_quiet_or_fails() {
+    let run = |scene: &Scene, words: &[&str]| {
+        let _idle = idle();
+        let output = command(scene, words).output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let scene = Scene::new();
+    let archive = Sort::TwoRoots.archive(&scene);
+    Sort::TwoRoots.go_on(&scene);
+    let leave = || left_midway(&archive, &scene.options(Sort::Part.patterns()), 2);
+    let told = "warning: an interrupted restore of ";
+    assert_eq!(scene.restore(&archive, &["logs"]).outcome, Ending::Complete);
+    let kept = scene.only_kept();
+    let undo = ["restore", "--undo", kept.to_str().expect("is text"), "-q"];
+    let logs = ["restore", "a.tar.zst", "logs", "--in-place", "--yes", "-q"];
+    for words in [&logs[..], &undo] {
+        leave();
+        let (code, said) = run(&scene, words);
+        assert!(code == Some(0) && said.starts_with(told) && said.lines().count() == 1, "{words:?}: {said}");
+    }
+    // Somebody is at work where the second source would go.
+    let busy = scene.path(".clawsnap-20260101T000000Z-00000001.swap");
+    fs::create_dir(&busy).expect("makes");
+    fs::set_permissions(&busy, fs::Permissions::from_mode(0o700)).expect("sets");
+    let held = fs::File::open(&busy).expect("opens");
+    held.lock().expect("locks");
+    leave();
+    let (code, said) = run(&scene, &["restore", "a.tar.zst", "--in-place", "--yes"]);
+    assert!(code == Some(1) && said.starts_with(told) && said.contains("is at work there"), "{said}");
 }
 
 const KILLED_AT: &str = "CLAWSNAP_TEST_KILLED_AT";

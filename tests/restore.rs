@@ -244,6 +244,50 @@ fn a_user_gets_everything_but_what_only_root_can_give_and_is_told() {
     sh("chmod -R u+rwx . || true", scene.top.path());
 }
 
+/// A share whose directories hand their group and a list of those who may read down to all that is made in them: nothing
+/// could be restored there, and where only the list was handed down, bob got to read everything.
+#[test]
+fn what_a_directory_hands_down_is_not_taken_over() {
+    if !is_root() {
+        eprintln!("skipped: only root can give away");
+        return;
+    }
+    for heirloom in ["setfacl -d -m u:1234:rwx host", "chown :4242 host && chmod 2770 host"] {
+        let scene = Scene::new();
+        write_cold(&scene.source().join("dir/file"), "words");
+        sh(&format!("chmod 644 source/dir/file && mkdir host && {heirloom}"), scene.top.path());
+        let restored = scene.restore(&scene.archive(), "host/back");
+        assert_eq!(restored.outcome, Ending::Complete, "{heirloom}: {:?}", restored.error);
+        assert_same(&scene.source(), &scene.back("host/back"));
+        assert_eq!(sh("getfacl -R -s -n -p host/back", scene.top.path()), "", "{heirloom}");
+        let look = fs::metadata(scene.path("host/back")).expect("is there");
+        assert_eq!((look.mode() & 0o7777, look.gid()), (0o700, 0), "{heirloom}");
+    }
+}
+
+/// In such a share a user's files would have got its group, and set-group-ID programs its rights.
+#[test]
+fn a_user_keeps_his_group_where_a_directory_hands_down_another() {
+    let Some(program) = support::helper().into_iter().next().filter(|_| is_root()) else {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    };
+    let scene = Scene::new();
+    write_cold(&scene.source().join("tool"), "words");
+    sh("chown -R 65534:65534 source && chmod 2755 source/tool", scene.top.path());
+    fs::set_permissions(scene.archive(), fs::Permissions::from_mode(0o644)).expect("sets");
+    fs::copy(program, scene.path("clawsnap")).expect("copies");
+    sh("chmod 755 . && mkdir host && chown 65534:4242 host && chmod 2770 host", scene.top.path());
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--groups=4242"])
+        .args(["./clawsnap", "restore", "a.tar.zst", "--target", "host/back"])
+        .current_dir(scene.top.path())
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_same(&scene.source(), &scene.back("host/back"));
+}
+
 #[test]
 fn a_part_is_restored_with_the_directories_that_lead_to_it() {
     let scene = Scene::new();

@@ -73,6 +73,8 @@ fn undo(typed: &args::Restore, gate: &Arc<dyn Gate>) -> (Ending, u8) {
     let is_silent = typed.json || (typed.quiet && back.error.is_none());
     if !is_silent && !back.places.is_empty() {
         say::page("verdict", |paint| of_way_back(&back, paint));
+    } else if !typed.json {
+        warn(&back.warnings);
     }
     if let Some(error) = &back.error {
         say::failed(error, back.exit_code());
@@ -151,16 +153,26 @@ fn answer_is_there(signals: &Signals) -> bool {
 fn tell(restored: &Restored, typed: &args::Restore) {
     match restored.outcome {
         Ending::Complete | Ending::Different if typed.json => {}
-        Ending::Complete if typed.quiet => {}
-        Ending::Different if typed.quiet => {
+        Ending::Complete | Ending::Different if typed.quiet => {
             let remarks = restored.flagged.iter().chain(&restored.differences);
             remarks.for_each(|remark| say::complain(&format!("warning: {}", said(remark))));
+            warn(&restored.warnings);
         }
         Ending::Complete | Ending::Different => {
             say::page("verdict", |paint| of(restored, paint));
         }
-        _ => drop(say::failed(restored.error.as_deref().unwrap_or("failed"), restored.exit_code())),
+        _ => {
+            if !typed.json {
+                warn(&restored.warnings);
+            }
+            say::failed(restored.error.as_deref().unwrap_or("failed"), restored.exit_code());
+        }
     }
+}
+
+/// What should be known, where there is no page to tell it.
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| say::complain(&format!("warning: {}", page::line(warning))));
 }
 
 fn of(restored: &Restored, paint: terminal::Paint) -> String {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::moves::Extent;
 use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
-use crate::gate::{self, Gate, Realm};
+use crate::gate::{Gate, Realm};
 use crate::relpath::split;
 use crate::sys::{self, Dir};
 
@@ -75,6 +75,11 @@ impl Ground {
         Self { host, host_path: host_path.to_owned(), root, path }
     }
 
+    /// The same, where that is the directory of a file which is all that is restored.
+    pub(super) fn around(self, file: &[u8]) -> Self {
+        Self { path: self.host_path.join(OsStr::from_bytes(file)), ..self }
+    }
+
     /// The same root, with room in itself.
     pub(super) fn inside(self, root: Dir) -> Self {
         let host = root.guarded(Realm::Output, Arc::clone(root.gate()));
@@ -108,6 +113,11 @@ impl Ground {
     /// Its last name.
     pub(super) fn label(&self) -> &[u8] {
         self.path.file_name().unwrap_or_default().as_bytes()
+    }
+
+    /// The name of the file that is all that is restored, if it is one: its directory is the root then.
+    pub(super) fn file(&self) -> Option<&[u8]> {
+        (self.is_inside() && self.path != self.host_path).then(|| self.label())
     }
 
     /// Whether the room is in the root itself, so that only what it holds can be exchanged.
@@ -161,20 +171,21 @@ impl Spot {
             (None, Some(_)) => other.dir.move_to(&other.name, &self.dir, &self.name),
             (None, None) => Ok(()),
         }?;
-        self.keep_time(theirs)?;
-        other.keep_time(ours)
+        self.keep_time(theirs);
+        other.keep_time(ours);
+        Ok(())
     }
 
     /// Gives a directory that came here the time of last modification that it had: XFS stamps a directory that is
     /// exchanged with another one, as its `..` is another one then.
-    fn keep_time(&self, came: Option<Stat>) -> io::Result<()> {
-        let Some(came) = came.filter(|came| came.kind == Kind::Directory) else { return Ok(()) };
+    fn keep_time(&self, came: Option<Stat>) {
+        let Some(came) = came.filter(|came| came.kind == Kind::Directory) else { return };
         let put_back = || {
-            let dir = self.dir.open_dir(&self.name)?;
+            let dir = self.dir.unstoppable().open_dir(&self.name)?;
             let now = dir.stat_self()?;
             if now.id() == came.id() && now.mtime != came.mtime { dir.set_mtime(came.mtime) } else { Ok(()) }
         };
-        // Who may exchange somebody else's directory may not give it a time.
-        gate::tolerate(put_back()).map(drop)
+        // Who may exchange somebody else's directory may not give it a time; and the exchange is done, whatever comes.
+        let _if_ours: io::Result<()> = put_back();
     }
 }

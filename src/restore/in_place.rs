@@ -42,9 +42,8 @@ pub(super) fn run(
     super::agree(consent, &[&survey.flagged[..], &lost[..]].concat())?;
     let places = destinations(&survey.roots, options, ways)?;
     places.iter().try_for_each(|place| ways.check_free(place))?;
-    let mut watch = Watcher { ways, warnings: Vec::new() };
+    let mut watch = Watcher { ways, warnings: &mut restored.warnings };
     let swaps = make_ready(&survey.roots, &places, extent, gate, &mut watch)?;
-    restored.warnings.append(&mut watch.warnings);
     observer.on(Event::Proven);
     let sites = swaps.iter().zip(&survey.roots).map(|((swap, _), root)| site(swap, root)).collect();
     let mut restorer = Restorer::new(sites, Mapping::default(), options, restored);
@@ -65,7 +64,7 @@ pub(super) fn run(
 /// Collects what people should know.
 struct Watcher<'a> {
     ways: &'a InPlace,
-    warnings: Vec<String>,
+    warnings: &'a mut Vec<String>,
 }
 
 impl Watch for Watcher<'_> {
@@ -217,12 +216,10 @@ impl InPlace {
         warnings: &mut Vec<String>,
         done: &mut dyn FnMut(&Path),
     ) -> Result<()> {
-        let mut watch = Watcher { ways: self, warnings: Vec::new() };
-        let outcome = kept.into_iter().try_for_each(|way| {
+        let mut watch = Watcher { ways: self, warnings };
+        kept.into_iter().try_for_each(|way| {
             let root = way.root().to_owned();
             way.take(&mut watch).map(|()| done(&root))
-        });
-        warnings.append(&mut watch.warnings);
-        outcome
+        })
     }
 }

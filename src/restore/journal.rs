@@ -5,6 +5,7 @@
 //! journal, it is pending; else what is beside the journal was at the root's side, and must be kept.
 
 use std::io::{self, Read};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ pub(super) struct Journal {
     format: u32,
     /// The root's name in the directory that the journal's lies in; empty where that is the root.
     root: Name,
+    /// The name of the file in the root that is all that is restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<Name>,
     pub(super) moves: Vec<Move>,
 }
 
@@ -44,13 +48,23 @@ pub(super) struct Move {
 
 impl Journal {
     pub(super) fn of(ground: &Ground, moves: Vec<Move>) -> Self {
-        Self { format: FORMAT, root: Name::new(ground.root_name()), moves }
+        Self { format: FORMAT, root: Name::new(ground.root_name()), file: ground.file().map(Name::new), moves }
     }
 
     /// The root's name, which is one name or none.
-    pub(super) fn root(&self) -> io::Result<Vec<u8>> {
-        let root = self.root.bytes().filter(|root| !root.contains(&b'/') && !matches!(&root[..], b"." | b".."));
-        root.ok_or_else(|| io::Error::other("its journal names no root"))
+    fn root(&self) -> io::Result<Vec<u8>> {
+        one_name(&self.root).ok_or_else(|| io::Error::other("its journal names no root"))
+    }
+
+    /// The ground of what it exchanges, where the directory that it lies in is in `host`.
+    ///
+    /// # Errors
+    /// A root or a file that is not one name.
+    pub(super) fn ground(&self, host: Dir, host_path: &Path) -> io::Result<Ground> {
+        let ground = Ground::in_host(host, host_path, self.root()?);
+        let Some(file) = &self.file else { return Ok(ground) };
+        let file = one_name(file).filter(|file| !file.is_empty() && ground.is_inside());
+        Ok(ground.around(&file.ok_or_else(|| io::Error::other("its journal names no file"))?))
     }
 
     /// Whether the root itself is exchanged.
@@ -147,6 +161,11 @@ impl Journal {
     }
 }
 
+/// The bytes of a name that leads nowhere else; it may be empty.
+fn one_name(name: &Name) -> Option<Vec<u8>> {
+    name.bytes().filter(|name| !name.contains(&b'/') && !matches!(&name[..], b"." | b".."))
+}
+
 /// Whatever has moved on since stays as it is.
 fn take_back<'a>(moves: impl DoubleEndedIterator<Item = &'a Move>, ground: &Ground, dir: &Dir) {
     let (ground, dir) = (ground.unstoppable(), dir.unstoppable());
@@ -200,5 +219,30 @@ impl Move {
     fn take_back(&self, ground: &Ground, dir: &Dir) -> io::Result<()> {
         let (live, drafted) = (ground.live(&self.path()?)?, self.drafted(dir)?);
         if live.inode()? == self.after && drafted.inode()? != self.after { live.exchange(&drafted) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::{CancelFlag, Realm};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_journal_leads_to_its_directory_or_to_one_name_in_it() {
+        let top = tempfile::tempdir().expect("a directory");
+        let ground = |root: &str, file: Option<&str>| {
+            let journal = serde_json::json!({ "format": 1, "root": root, "file": file, "moves": [] });
+            let journal: Journal = serde_json::from_value(journal).expect("is one");
+            let host = Dir::open(top.path(), Realm::Output, Arc::new(CancelFlag::new())).expect("opens");
+            journal.ground(host, Path::new("/h")).map(|ground| ground.path().to_owned())
+        };
+        for (root, file, path) in [("", None, "/h"), ("r", None, "/h/r"), ("", Some("f"), "/h/f")] {
+            assert_eq!(ground(root, file).expect("leads there"), Path::new(path));
+        }
+        for (root, file) in [("..", None), ("a/b", None), ("", Some("..")), ("", Some("a/b")), ("", Some(""))] {
+            assert!(ground(root, file).is_err(), "{root} {file:?}");
+        }
+        assert!(ground("r", Some("f")).is_err(), "a root is one thing, and a file in a directory another");
     }
 }

@@ -218,8 +218,8 @@ pub fn restore(
     let mut restored = fresh();
     let outcome = run(archive, options, gate, observer, consent, &mut restored);
     if outcome.is_err() {
-        // Whatever was made is gone again.
-        restored = fresh();
+        // Whatever was made is gone again. What an earlier run had begun, and this one has completed, is not.
+        restored = Restored { warnings: restored.warnings, ..fresh() };
     }
     restored.outcome = match Ending::of(&outcome) {
         Ending::Complete if !restored.differences.is_empty() || !restored.flagged.is_empty() => Ending::Different,

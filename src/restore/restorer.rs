@@ -155,7 +155,10 @@ impl<'a> Restorer<'a> {
     /// Whether the file that it is a second name of was restored.
     fn hard_link(&mut self, path: &[u8], site: usize, meta: &Meta, link: &[u8]) -> io::Result<bool> {
         let target = source_path(link).to_vec();
-        let Some(first) = self.goal(&target) else { return Ok(false) };
+        let Some(first) = self.goal(&target) else {
+            self.sites[site].tree.lacks(path, &target);
+            return Ok(false);
+        };
         self.sites[first.site].tree.settle()?;
         let from = self.sites[first.site].tree.root().clone();
         self.sites[site].tree.hard_link(path, meta, &from, &first.path, &target)

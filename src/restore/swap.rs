@@ -280,14 +280,16 @@ pub(crate) fn look_at(host: &Dir) -> io::Result<Vec<Leftover>> {
 }
 
 fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut dyn Watch) -> Result<()> {
+    // Once begun, it is dealt with to the end: what got its last name is never looked at again.
+    let (host, dir) = (&host.unstoppable(), &dir.unstoppable());
     let path = host_path.join(OsStr::from_bytes(name));
     let fail = |error| Error::failed("complete the interrupted restore in", &path, error);
     let journal = match Journal::read(dir).map_err(fail)? {
         Some(journal) if journal.is_begun(dir) => journal,
         // Nothing was touched yet.
-        _ => return tree::remove(&host.unstoppable(), name).map_err(fail),
+        _ => return tree::remove(host, name).map_err(fail),
     };
-    let ground = Ground::in_host(host.unstoppable(), host_path, journal.root().map_err(fail)?);
+    let ground = journal.ground(host.clone(), host_path).map_err(fail)?;
     if journal.is_pending(&ground, dir) {
         watch.check_free(ground.path())?;
     }

@@ -54,11 +54,10 @@ impl WayBack {
             return Err(fail(io::Error::other("it is not yours, or others may write there")));
         }
         let journal = Journal::read(&dir).map_err(fail)?.ok_or_else(stranger)?;
-        let root = journal.root().map_err(fail)?;
-        if !root.is_empty() && label.is_some_and(|label| label != root) {
+        let ground = journal.ground(host, &parent).map_err(fail)?;
+        if !ground.is_inside() && label.is_some_and(|label| label != ground.root_name()) {
             return Err(fail(io::Error::other("its journal is that of something else")));
         }
-        let ground = Ground::in_host(host, &parent, root);
         Ok(Self { ground, name, path: path.to_owned(), journal: Some((journal, dir)) })
     }
 

@@ -388,6 +388,12 @@ impl Dir {
         Ok(kernel::fsetxattr(&*self.fd, name, value, kernel::XattrFlags::empty())?)
     }
 
+    /// Removes an extended attribute of the directory.
+    pub(crate) fn remove_xattr(&self, name: &[u8]) -> io::Result<()> {
+        let _step = self.pass(Verb::Xattr, b"")?;
+        Ok(kernel::fremovexattr(&*self.fd, name)?)
+    }
+
     /// Makes everything durable that was written to the directory's filesystem.
     pub(crate) fn sync_filesystem(&self) -> io::Result<()> {
         let _step = self.pass(Verb::Sync, b"")?;

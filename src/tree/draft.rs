@@ -4,11 +4,18 @@ use std::fs::File;
 use std::io;
 
 use crate::entry::Kind;
+use crate::gate;
 use crate::leftover::Standing;
 use crate::sys::{self, Dir, Errno};
 
 /// What only we may enter.
 const OURS_ALONE: u32 = 0o700;
+
+/// Has what is made in a directory belong to the directory's group; a directory made in one with it gets it.
+const SET_GROUP_ID: u32 = 0o2000;
+
+/// Who else may do what, in the directory and in what is made in it.
+const ACCESS_LISTS: [&[u8]; 2] = [b"system.posix_acl_default", b"system.posix_acl_access"];
 
 /// A hidden directory of ours. Dropping it removes it, unless it was let go.
 pub(crate) struct Draft {
@@ -21,7 +28,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Makes it in `host`.
+    /// Makes it in `host`, whose group and access control lists it does not take over: what is made in it would.
     ///
     /// # Errors
     /// Those of the kernel; nothing is left behind then.
@@ -37,7 +44,9 @@ impl Draft {
         })?;
         // A filesystem without locks has nobody to tell.
         let _others_are_told = host.lock(&lock);
-        Ok(Self { host: host.clone(), name, dir, is_ours_to_remove: true, _lock: lock })
+        let draft = Self { host: host.clone(), name, dir, is_ours_to_remove: true, _lock: lock };
+        disinherit(&draft.dir)?;
+        Ok(draft)
     }
 
     /// The directory.
@@ -129,5 +138,20 @@ pub(crate) fn claim(host: &Dir, name: &[u8]) -> io::Result<Claim> {
 /// Whether it is a directory that we made for ourselves.
 pub(crate) fn is_ours(dir: &Dir) -> io::Result<bool> {
     let stat = dir.stat_self()?;
-    Ok(stat.kind == Kind::Directory && stat.uid == sys::effective_uid() && stat.mode == OURS_ALONE)
+    let is_alone = stat.mode & !SET_GROUP_ID == OURS_ALONE;
+    Ok(stat.kind == Kind::Directory && stat.uid == sys::effective_uid() && is_alone)
+}
+
+/// Takes from a directory what its parent has handed down to it.
+fn disinherit(dir: &Dir) -> io::Result<()> {
+    let has = dir.xattrs()?;
+    for list in ACCESS_LISTS.into_iter().filter(|list| has.iter().any(|(name, _)| name == list)) {
+        dir.remove_xattr(list)?;
+    }
+    let stat = dir.stat_self()?;
+    if stat.gid != sys::effective_gid() {
+        // Some filesystems know one group only.
+        gate::tolerate(dir.set_owner(stat.uid, sys::effective_gid()))?;
+    }
+    if stat.mode == OURS_ALONE { Ok(()) } else { dir.set_mode(OURS_ALONE) }
 }

@@ -217,9 +217,7 @@ impl Tree {
                 return Err(error);
             }
             _ => {
-                let what =
-                    format!("not restored: its contents are those of {}, which must be named too", shown(target));
-                self.differs(path, what);
+                self.lacks(path, target);
                 return Ok(false);
             }
         };
@@ -233,6 +231,12 @@ impl Tree {
             other => other?,
         }
         Ok(true)
+    }
+
+    /// A second name of a file that is not there: `target`, for people.
+    pub(crate) fn lacks(&mut self, path: &[u8], target: &[u8]) {
+        let what = format!("not restored: its contents are those of {}, which must be named too", shown(target));
+        self.differs(path, what);
     }
 
     fn differs(&mut self, path: &[u8], what: String) {
@@ -327,7 +331,7 @@ impl NewFile {
     /// is not set again.
     fn dress(&self, file: &Writer) -> io::Result<Vec<Difference>> {
         let (meta, born) = (&self.meta, file.stat()?);
-        let (mode, mut differences) = self.permitted();
+        let (mode, mut differences) = self.permitted((born.uid, born.gid));
         let is_given = self.is_root && (born.uid, born.gid) != (meta.uid, meta.gid);
         if is_given {
             file.set_owner(meta.uid, meta.gid)?;
@@ -343,10 +347,10 @@ impl NewFile {
         Ok(differences)
     }
 
-    /// The mode, but for bits that would let others act as somebody who is not the owner that it was set by.
-    fn permitted(&self) -> (u32, Vec<Difference>) {
+    /// The mode, but for bits that would let others act as `born`, who has the file and is not who set them.
+    fn permitted(&self, born: (u32, u32)) -> (u32, Vec<Difference>) {
         let meta = &self.meta;
-        let owner_kept = self.is_root || (meta.uid, meta.gid) == (sys::effective_uid(), sys::effective_gid());
+        let owner_kept = self.is_root || (meta.uid, meta.gid) == born;
         if owner_kept || meta.mode & SET_ID == 0 {
             return (meta.mode, Vec::new());
         }

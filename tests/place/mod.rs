@@ -11,14 +11,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use clawsnap::gate::{CancelFlag, Gate};
+use clawsnap::gate::{CancelFlag, Gate, Verb};
 use clawsnap::list::Wanted;
 use clawsnap::plan::Environment;
 use clawsnap::report::PathName;
 use clawsnap::restore::{BroughtBack, Destination, InPlace, RestoreOptions, Restored};
-use support::{Backup, leftovers, write_cold};
+use support::{Backup, Script, leftovers, write_cold};
 
 /// A child holds the locks of its parent until it becomes another program. So nobody starts one while a restore of this
 /// process is at work: the next restore would take that one for alive.
@@ -149,6 +150,19 @@ impl Scene {
 pub fn restore(archive: &Path, options: &RestoreOptions, gate: Arc<dyn Gate>) -> Restored {
     let _childless = childless();
     clawsnap::restore::restore(archive, options, &gate, &(), &|_| true)
+}
+
+/// A restore name by name that was left midway: after so many renames, the first of which is its journal's, nothing could
+/// be done any more.
+pub fn left_midway(archive: &Path, options: &RestoreOptions, renames: u64) {
+    let seen = AtomicU64::new(0);
+    let gate = Script::new(move |_, step| {
+        let is_rename = u64::from(step.verb == Verb::Rename);
+        let so_far = seen.fetch_add(is_rename, Ordering::SeqCst) + is_rename;
+        if so_far > renames { Err(std::io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    });
+    let left = restore(archive, options, Arc::new(gate));
+    assert!(left.error.is_some_and(|error| error.contains("could not be put back")), "{:?}", left.outcome);
 }
 
 /// By path: mode, time of what is no directory, contents or target.
