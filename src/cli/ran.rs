@@ -33,6 +33,7 @@ pub(super) fn complaints(report: &Report) {
         (Some(rollback), way_back) => {
             let error = rollback.error.as_deref().unwrap_or("failed");
             say::failed(&format!("nothing was brought back: {error}"), ran.code());
+            tell_warnings(rollback);
             tell_way_back(way_back.as_deref());
         }
         (None, way_back) => tell_way_back(way_back.as_deref()),
@@ -49,6 +50,10 @@ fn tell_rollback(rollback: &Rollback) {
     let label = terminal::paint(&std::io::stderr()).good("brought back");
     say::complain(&format!("{label}: everything is as it was before the command"));
     rollback.kept.iter().for_each(|kept| say::complain(&format!("  what it left is kept as {}", page::path(kept))));
+    tell_warnings(rollback);
+}
+
+fn tell_warnings(rollback: &Rollback) {
     rollback.warnings.iter().for_each(|warning| say::complain(&format!("  warning: {}", page::line(warning))));
 }
 

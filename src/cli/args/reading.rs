@@ -107,7 +107,7 @@ pub(in crate::cli) struct Restore {
     #[arg(long)]
     pub(in crate::cli) json: bool,
 
-    /// Say nothing unless something is different or fails
+    /// Say nothing unless something is different, should be known or fails
     #[arg(short, long)]
     pub(in crate::cli) quiet: bool,
 }
