@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -587,4 +587,21 @@ fn a_source_that_may_not_be_opened_is_lost_and_the_others_are_archived() {
     assert_eq!(paths(&report.losses), [other.as_path()]);
     assert!(archive.payload.contains_key(&scene.session("a", 1)));
     assert_eq!(archive.manifest["assets"].as_array().map(Vec::len), Some(1), "what is lost is no asset");
+}
+
+/// A large hot file that was rewritten in its middle, with its length and both its ends as before, was told as a prefix that
+/// lost nothing, though its bytes could be a mixture.
+#[test]
+fn a_large_hot_file_that_is_rewritten_in_its_middle_is_no_prefix() {
+    let scene = Scene::new();
+    let path = scene.session("a", 5);
+    write(&path, "{\"n\":1}\n".repeat(50_000));
+    let rewritten = path.clone();
+    let observer = Frozen(move || {
+        let file = fs::OpenOptions::new().write(true).open(&rewritten).expect("opens");
+        file.write_all_at(b"{\"n\":2}\n", 200_000).expect("rewrites");
+    });
+    let (report, archive) = scene.play(scene.backup().mode(Mode::Link).holding_nothing().observer(observer));
+    assert_eq!((report.exit_code(), report.counts.prefix, report.counts.later), (0, 0, 1));
+    assert_eq!(archive.contents(&path), Some(&fs::read(&path).expect("reads")[..]));
 }

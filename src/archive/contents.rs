@@ -263,12 +263,13 @@ impl Reading {
         reader: &Arc<Reader>,
         print: &Fingerprint,
     ) -> io::Result<Option<Body<'a>>> {
-        if !print.matches(reader)? {
+        let promised = place.entry.stat.size;
+        if !grew(reader, promised, print)? {
             return Ok(None);
         }
-        let body = self.prefix(place, reader, place.entry.stat.size)?;
+        let body = self.prefix(place, reader, promised)?;
         // Once more: it may have been rewritten while it was read.
-        Ok(print.matches(reader)?.then_some(body))
+        Ok(grew(reader, promised, print)?.then_some(body))
     }
 
     /// The file as it is by now, whole and at rest; `None` if it would not rest.
@@ -317,6 +318,12 @@ impl Reading {
 
 fn kept_changing() -> Fate {
     Fate::Torn("kept changing while it was read".into())
+}
+
+/// Whether a file that moved only grew, by all that is known. One that moved and is not longer was rewritten, whatever its
+/// ends say.
+fn grew(reader: &Reader, promised: u64, print: &Fingerprint) -> io::Result<bool> {
+    Ok(reader.stat()?.size > promised && print.matches(reader)?)
 }
 
 /// What holds the file, opened.
