@@ -4,9 +4,10 @@ mod support;
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clawsnap::event::{Event, Observer};
@@ -604,4 +605,85 @@ fn a_large_hot_file_that_is_rewritten_in_its_middle_is_no_prefix() {
     let (report, archive) = scene.play(scene.backup().mode(Mode::Link).holding_nothing().observer(observer));
     assert_eq!((report.exit_code(), report.counts.prefix, report.counts.later), (0, 0, 1));
     assert_eq!(archive.contents(&path), Some(&fs::read(&path).expect("reads")[..]));
+}
+
+/// Appends to a log and rotates it: from then on its name is bound to another file.
+fn rotate(log: &Path) -> PathBuf {
+    append(log, "{\"last\":1}\n");
+    let old = log.with_extension("1");
+    fs::rename(log, &old).expect("rotates");
+    fs::write(log, "{\"new\":1}\n").expect("begins another");
+    old
+}
+
+/// A log that was appended to and rotated after the freeze was archived as the file that had its name by then, and what was
+/// frozen of it was in no entry.
+#[test]
+fn a_log_that_is_rotated_after_the_freeze_is_archived_from_the_file_that_was_frozen() {
+    for (name, capture) in [("agents/a/sessions/7.jsonl", "link"), ("workspace/log.md", "pin")] {
+        let scene = Scene::new();
+        let path = scene.state().join(name);
+        write_cold(&path, "{\"n\":1}\n");
+        let log = path.clone();
+        let (report, archive) =
+            scene.play(scene.backup().mode(Mode::Link).observer(Frozen(move || drop(rotate(&log)))));
+        assert_eq!((report.exit_code(), report.counts.later), (0, 1), "{capture}");
+        assert_eq!(archive.contents(&path), Some(&b"{\"n\":1}\n{\"last\":1}\n"[..]), "{capture}");
+        let told = archive.inventory.iter().find(|line| line["fate"] == "later").expect("the inventory tells it");
+        assert_eq!(told["capture"], capture);
+    }
+}
+
+/// Where a rotated log was archived as the file that had its name by then, and that had two names, another name of the frozen
+/// one became a link to that.
+#[test]
+fn another_name_of_a_rotated_log_that_will_not_rest_is_no_link_to_what_came_in_its_place() {
+    let scene = Scene::new();
+    let (path, other) = (scene.session("a", 1), scene.session("b", 9));
+    fs::hard_link(&path, &other).expect("links");
+    let (log, rotated) = (path.clone(), Arc::new(OnceLock::<PathBuf>::new()));
+    let old = Arc::clone(&rotated);
+    let gate = Script::new(move |_, step| {
+        if let (Verb::Read, Some(old)) = (step.verb, old.get()) {
+            append(old, "{\"more\":1}\n");
+        }
+        Ok(())
+    });
+    let observer = Frozen(move || {
+        rotated.set(rotate(&log)).expect("is rotated once");
+        fs::hard_link(&log, log.with_extension("new")).expect("links");
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate).observer(observer));
+    assert_eq!((report.exit_code(), report.counts.later, paths(&report.losses)), (3, 1, vec![other.clone()]));
+    assert_eq!(archive.contents(&path), Some(&b"{\"new\":1}\n"[..]));
+    let archived = archive.contents(&other).expect("is there");
+    assert!(archived.starts_with(b"{\"agent\":\"a\",\"n\":1}\n"), "{}", String::from_utf8_lossy(archived));
+}
+
+/// A file that changed until the time to settle was over, and was removed then, was told as whole, with the mode of its
+/// staged copy; or as lost, where its bytes were in memory.
+#[test]
+fn a_file_that_never_rested_and_is_removed_is_torn_with_what_was_read_of_it() {
+    for mode in [Mode::Link, Mode::Copy] {
+        let scene = Scene::new();
+        let path = scene.session("a", 6);
+        write(&path, "{}\n");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("sets its mode");
+        let (growing, victim) = (path.clone(), path.clone());
+        let gate = at_source(move |step| {
+            if step.verb == Verb::Read && step.name.ends_with(b"6.jsonl") {
+                append(&growing, "{\"more\":1}\n");
+            }
+            Ok(())
+        });
+        let observer = Frozen(move || fs::remove_file(&victim).expect("removes"));
+        let backup = scene.backup().mode(mode).settle(Duration::from_millis(50));
+        let (report, archive) = scene.play(backup.gate(gate).observer(observer));
+        assert_eq!((report.exit_code(), paths(&report.losses)), (3, vec![path.clone()]), "{mode:?}");
+        assert_eq!((report.losses[0].fate, archive.payload[&path].mode & 0o777), ("torn", 0o640), "{mode:?}");
+        assert!(
+            archive.contents(&path).is_some_and(|contents| contents.starts_with(b"{}\n{\"more\":1}\n")),
+            "{mode:?}"
+        );
+    }
 }

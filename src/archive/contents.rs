@@ -198,7 +198,8 @@ impl Reading {
         };
         if marks.unproven && !marks.database {
             // It moved while it was captured: better a later, whole state than a mixture.
-            return Ok(self.later(place)?.unwrap_or_else(|| Contents { fate: kept_changing(), ..contents }));
+            let later = self.later(place, None)?;
+            return Ok(later.unwrap_or_else(|| Contents { fate: kept_changing(), ..contents }));
         }
         Ok(contents)
     }
@@ -233,7 +234,7 @@ impl Reading {
         {
             return Ok(contents(body, Fate::Prefix, None));
         }
-        match self.later(place)? {
+        match self.later(place, Some(&reader))? {
             Some(later) => Ok(later),
             None => {
                 let body = self.prefix(place, &reader, promised.size)?;
@@ -273,23 +274,38 @@ impl Reading {
     }
 
     /// The file as it is by now, whole and at rest; `None` if it would not rest.
-    fn later<'a>(&self, place: Place<'a>) -> io::Result<Option<Contents<'a>>> {
-        let reader = match place.live() {
-            Err(error) if meaning(Verb::Open, &error) == Meaning::Vanished => held(place)?,
-            other => other?,
+    ///
+    /// Its name may be gone, or bound to another file by now: where the file that had it at the freeze is `held`, that one
+    /// comes first. A copy of ours is none: it rests, whatever it was taken from.
+    fn later<'a>(&self, place: Place<'a>, held: Option<&Reader>) -> io::Result<Option<Contents<'a>>> {
+        let live = match place.live() {
+            Err(error) if meaning(Verb::Open, &error) == Meaning::Vanished => None,
+            other => Some(other?),
         };
-        self.wait_for_rest(&reader)?;
+        let is_frozen = |live: &Reader| Ok::<_, io::Error>(live.stat()?.id() == place.entry.stat.id());
+        let held = if live.as_ref().map_or(Ok(false), is_frozen)? { None } else { held };
+        for reader in held.into_iter().chain(&live) {
+            if let Some(later) = self.at_rest(place, reader)? {
+                return Ok(Some(later));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is open, whole and at rest; `None` if it would not rest.
+    fn at_rest<'a>(&self, place: Place<'a>, reader: &Reader) -> io::Result<Option<Contents<'a>>> {
+        self.wait_for_rest(reader)?;
         let fated = |body, stat: Stat| {
             let xattrs = Cow::Owned(reader.xattrs()?);
             let fate = Fate::Later;
             Ok(Some(Contents { body, size: stat.size, stat, xattrs, fate, tail: None, recheck: None }))
         };
         if reader.stat()?.size <= SMALL {
-            let reading = freeze::read(&reader)?;
+            let reading = freeze::read(reader)?;
             return if reading.proven { fated(Body::Bytes(reading.contents.into()), reading.stat) } else { Ok(None) };
         }
         let Ok(staging) = place.staging() else { return Ok(None) };
-        let reading = freeze::copy(&reader, staging, 0)?;
+        let reading = freeze::copy(reader, staging, 0)?;
         if !reading.proven {
             staging.give_up(reading.contents);
             return Ok(None);
@@ -324,15 +340,6 @@ fn kept_changing() -> Fate {
 /// ends say.
 fn grew(reader: &Reader, promised: u64, print: &Fingerprint) -> io::Result<bool> {
     Ok(reader.stat()?.size > promised && print.matches(reader)?)
-}
-
-/// What holds the file, opened.
-fn held(place: Place<'_>) -> io::Result<Reader> {
-    match &place.entry.held {
-        Held::Link(staged) | Held::Clone(staged) | Held::Copy(staged) => place.staging()?.open(*staged),
-        Held::Pin(pinned) => place.pinned(&pinned.file),
-        _ => Err(sys::Errno::NOENT.into()),
-    }
 }
 
 /// Cuts a half-written record off, to be archived beside.

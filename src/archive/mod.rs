@@ -385,7 +385,8 @@ impl<'a, W: Write> Writer<'a, W> {
         if let Some(tail) = tail {
             self.tails.push((path.to_vec(), stat, tail));
         }
-        if stat.nlink > 1 {
+        // What came in its place is not what its other names are bound to.
+        if stat.nlink > 1 && stat.id() == place.entry.stat.id() {
             self.linked.note(&place.entry.stat, path);
         }
         self.advance(place.entry.stat.size);

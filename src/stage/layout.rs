@@ -124,18 +124,21 @@ impl<'a> Layout<'a> {
     }
 
     fn file(&mut self, path: &[u8], place: Place<'_>) -> io::Result<Fate> {
-        let fate = match self.live_link(path, place)? {
-            true => {
-                self.live.push(true);
-                self.counts.bytes += place.entry.stat.size;
-                Fate::Kept
-            }
-            false => self.frozen_file(path, place)?,
-        };
-        if place.entry.stat.nlink > 1 && fate.is_archived() {
-            self.linked.note(&place.entry.stat, path);
+        if !self.live_link(path, place)? {
+            return self.frozen_file(path, place);
         }
-        Ok(fate)
+        self.live.push(true);
+        self.counts.bytes += place.entry.stat.size;
+        self.note_names(path, place.entry, &place.entry.stat);
+        Ok(Fate::Kept)
+    }
+
+    /// Notes where a file of several names lies that was laid out with `stat`. What came in its place is not what its other
+    /// names are bound to.
+    fn note_names(&mut self, path: &[u8], entry: &Entry, stat: &Stat) {
+        if entry.stat.nlink > 1 && stat.id() == entry.stat.id() {
+            self.linked.note(&entry.stat, path);
+        }
     }
 
     /// Whether the second name that holds the file could be given its place: it is large, and nobody wrote to it, by all
@@ -171,6 +174,7 @@ impl<'a> Layout<'a> {
             self.counts.tails += 1;
         }
         self.counts.bytes += contents.size;
+        self.note_names(path, place.entry, &contents.stat);
         Ok(fate)
     }
 
