@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -686,4 +686,40 @@ fn a_file_that_never_rested_and_is_removed_is_torn_with_what_was_read_of_it() {
             "{mode:?}"
         );
     }
+}
+
+/// Replaces a directory by a file that has its inode number; `false` where the filesystem gives that to no file at once.
+fn becomes_a_file(dir: &Path) -> bool {
+    let number = fs::metadata(dir).expect("is there").ino();
+    fs::remove_dir(dir).expect("removes");
+    let candidates: Vec<PathBuf> = (0..100).map(|number| dir.with_extension(number.to_string())).collect();
+    let made = |path: &&PathBuf| {
+        write_cold(path, "{}\n");
+        fs::metadata(path).expect("is there").ino() == number
+    };
+    let found = candidates.iter().find(made).map(|path| fs::rename(path, dir).expect("takes its name"));
+    candidates.iter().filter(|path| path.exists()).for_each(|path| fs::remove_file(path).expect("removes"));
+    found.is_some()
+}
+
+/// A directory whose name and inode number were given to a file during the freeze was held as a directory to the last: no
+/// instant was found, and the file was in no entry.
+#[test]
+fn a_directory_that_becomes_a_file_of_the_same_inode_number_is_archived_as_that_file() {
+    let reused = Arc::new(AtomicBool::new(false));
+    for _ in 0..20 {
+        let scene = Scene::new();
+        let path = scene.state().join("agents/b/changeling");
+        fs::create_dir(&path).expect("makes");
+        let (dir, same) = (path.clone(), Arc::clone(&reused));
+        let meant = |step: &Step<'_>| step.verb == Verb::OpenDir && step.name.ends_with(b"changeling");
+        let gate = once(meant, move || same.store(becomes_a_file(&dir), Ordering::SeqCst));
+        let (report, archive) = scene.play(scene.backup().gate(gate));
+        if reused.load(Ordering::SeqCst) {
+            assert!(instant(&report), "{:?}", report.restless);
+            assert_eq!((report.exit_code(), archive.contents(&path)), (0, Some(&b"{}\n"[..])));
+            return;
+        }
+    }
+    println!("skipped: this filesystem gives no inode number out again at once");
 }
