@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clawsnap::event::{Event, Observer};
 use clawsnap::freeze::Mode;
@@ -722,4 +722,101 @@ fn a_directory_that_becomes_a_file_of_the_same_inode_number_is_archived_as_that_
         }
     }
     println!("skipped: this filesystem gives no inode number out again at once");
+}
+
+/// Waits for what another thread does.
+fn wait_for(what: &AtomicBool) {
+    let begun = Instant::now();
+    while !what.load(Ordering::SeqCst) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What happens in [`a_visit_of_a_directory_that_has_left`], in this order.
+#[derive(Default)]
+struct Course {
+    /// The second round has begun.
+    second: AtomicBool,
+    /// The directory is about to be opened in it.
+    opening: AtomicBool,
+    /// Its parent was listed without it.
+    listed: AtomicBool,
+}
+
+/// Plays, in the second round, that a directory is found to have left by the visit of its parent, while a visit of its own is
+/// about to open it, which gets this answer; comes back in the third round if it shall.
+fn a_visit_of_a_directory_that_has_left(answer: Option<i32>, comes_back: bool) -> (PathBuf, Report, Archive) {
+    let scene = Scene::new();
+    let (dir, aside) = (scene.state().join("agents/b/sessions"), scene.top.path().join("aside"));
+    let course = Arc::new(Course::default());
+    let (at, victim, to) = (Arc::clone(&course), dir.clone(), aside.clone());
+    let parent = scene.state().join("agents/b");
+    // Both directories move in the first round, so that both are visited in the second.
+    let moved = AtomicBool::new(false);
+    let gate = at_source(move |step| match step.verb {
+        Verb::Link if step.dir == b"agents/b/sessions" && !moved.swap(true, Ordering::SeqCst) => {
+            write_cold(&victim.join("9.jsonl"), "{}\n");
+            write_cold(&parent.join("one.json"), "{}");
+            Ok(())
+        }
+        Verb::OpenDir if step.name.ends_with(b"agents/b/sessions") && at.second.load(Ordering::SeqCst) => {
+            if !at.opening.swap(true, Ordering::SeqCst) {
+                wait_for(&at.listed);
+                return answer.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)));
+            }
+            Ok(())
+        }
+        Verb::List if step.dir == b"agents/b" && at.second.load(Ordering::SeqCst) && !to.exists() => {
+            wait_for(&at.opening);
+            if !at.listed.load(Ordering::SeqCst) {
+                fs::rename(&victim, &to)?;
+                write_cold(&parent.join("two.json"), "{}");
+            }
+            Ok(())
+        }
+        // It is captured after its directory was held against the listing.
+        Verb::Stat if step.name.ends_with(b"two.json") => {
+            at.listed.store(true, Ordering::SeqCst);
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    let (back, from) = (dir.clone(), aside);
+    let observer = Settling(move |round| {
+        course.second.store(true, Ordering::SeqCst);
+        if comes_back && round == 2 {
+            fs::rename(&from, &back).expect("comes back");
+        }
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate).observer(observer));
+    (dir, report, archive)
+}
+
+/// Plays something when the tree was found to move in a round.
+struct Settling<F: Fn(u32) + Send + Sync>(F);
+
+impl<F: Fn(u32) + Send + Sync> Observer for Settling<F> {
+    fn on(&self, event: Event) {
+        if let Event::Settling { round, .. } = event {
+            (self.0)(round);
+        }
+    }
+}
+
+/// A directory that had left by the listing of its parent, and was refused to its own visit then, was told as hollow.
+#[test]
+fn a_directory_that_is_refused_when_it_has_left_has_departed() {
+    let (dir, report, _) = a_visit_of_a_directory_that_has_left(Some(13), false);
+    assert_eq!((report.exit_code(), paths(&report.losses)), (0, vec![]), "{:?}", report.losses);
+    assert!(paths(&report.departed).contains(&dir), "{:?}", report.departed);
+}
+
+/// The names of a directory that had left by the listing of its parent, was not there for its own visit then, and came back,
+/// were told as departed, and were archived.
+#[test]
+fn a_directory_that_is_gone_when_it_has_left_and_comes_back_has_no_departed_names() {
+    let (dir, report, archive) = a_visit_of_a_directory_that_has_left(None, true);
+    assert!(report.exit_code() == 0 && archive.contents(&dir.join("0.jsonl")).is_some());
+    assert_eq!(paths(&report.departed), [] as [PathBuf; 0]);
 }

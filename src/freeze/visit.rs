@@ -156,6 +156,8 @@ impl Freezer<'_> {
         let node = &mut nodes[id as usize];
         match refusal.meaning() {
             Meaning::Cancelled => return Err(refusal.into_error()),
+            // Its parent was listed meanwhile, and has told already.
+            _ if node.state == State::Gone => {}
             Meaning::Vanished if node.parent.is_none() => return Err(refusal.into_error()),
             Meaning::Vanished => {
                 node.state = State::Pending;
@@ -171,11 +173,14 @@ impl Freezer<'_> {
         Ok(())
     }
 
-    /// A directory that is there, and whose names cannot be had.
+    /// A directory that is there, and whose names cannot be had; nothing, if a listing proved meanwhile that it left.
     pub(super) fn hollow(&self, id: NodeId, why: Box<str>) {
         let (root, path, known) = {
             let mut nodes = self.nodes();
             let node = &mut nodes[id as usize];
+            if node.state == State::Gone {
+                return;
+            }
             node.state = State::Hollow(why);
             (node.root, node.path.clone(), node.stat)
         };
