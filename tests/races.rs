@@ -820,3 +820,34 @@ fn a_directory_that_is_gone_when_it_has_left_and_comes_back_has_no_departed_name
     assert!(report.exit_code() == 0 && archive.contents(&dir.join("0.jsonl")).is_some());
     assert_eq!(paths(&report.departed), [] as [PathBuf; 0]);
 }
+
+/// Of two names of a file that was rewritten, or would not rest, only the first was told of.
+#[test]
+fn each_name_of_a_file_that_moved_is_told_of() {
+    for rests in [true, false] {
+        let scene = Scene::new();
+        let (one, two) = (scene.session("a", 1), scene.session("b", 9));
+        fs::hard_link(&one, &two).expect("links");
+        let (path, frozen) = (one.clone(), Arc::new(AtomicU64::new(0)));
+        let moves = Arc::clone(&frozen);
+        let gate = Script::new(move |_, step| {
+            if !rests && step.verb == Verb::Read && moves.load(Ordering::SeqCst) > 0 {
+                let count = moves.fetch_add(1, Ordering::SeqCst);
+                fs::write(&path, format!("{{\"moves\":{count}}}\n")).expect("rewrites");
+            }
+            Ok(())
+        });
+        let rewritten = one.clone();
+        let observer = Frozen(move || {
+            fs::write(&rewritten, "{\"migrated\":1}\n").expect("rewrites");
+            frozen.store(1, Ordering::SeqCst);
+        });
+        let (report, archive) = scene.play(scene.backup().gate(gate).observer(observer));
+        let told = if rests { &report.moved } else { &report.losses };
+        assert_eq!(paths(told), [one.clone(), two.clone()], "rests: {rests}");
+        let fate = if rests { "later" } else { "torn" };
+        assert!(told.iter().all(|fated| fated.fate == fate), "{told:?}");
+        assert_eq!(archive.payload[&two].kind, tar::EntryType::Link);
+        assert_eq!(archive.inventory.iter().filter(|line| line["fate"] == fate).count(), 2);
+    }
+}

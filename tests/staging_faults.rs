@@ -166,3 +166,13 @@ fn what_is_rotated_after_the_freeze_is_laid_out_from_the_file_that_was_frozen() 
         assert_eq!(fs::read(seen.join(name)).expect("is there"), b"{\"cold\":1}\n{\"more\":1}\n", "{name}");
     }
 }
+
+/// Of two names of a file that was rewritten only the first was told of.
+#[test]
+fn each_name_of_what_is_rewritten_after_the_freeze_is_told_of() {
+    let top = tempfile::tempdir().expect("a directory");
+    let (source, seen) = (make_source(top.path()), top.path().join("seen"));
+    let report = staged(&source, &seen, Arc::new(CancelFlag::new()), &Rewriter(source.join("one")));
+    let moved: Vec<_> = report.moved.iter().map(|fated| (fated.path.as_path(), fated.fate)).collect();
+    assert_eq!(moved, [(&*source.join("one"), "later"), (&*source.join("two"), "later")]);
+}
