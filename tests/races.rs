@@ -851,3 +851,64 @@ fn each_name_of_a_file_that_moved_is_told_of() {
         assert_eq!(archive.inventory.iter().filter(|line| line["fate"] == fate).count(), 2);
     }
 }
+
+/// What was copied of a large hot file when the filesystem was full stayed there for the rest of the run, and the file was
+/// lost.
+#[test]
+fn a_copy_that_no_room_is_left_for_is_given_up_at_once_and_the_file_streamed() {
+    for verb in [Verb::Create, Verb::Write] {
+        let scene = Scene::new();
+        let (path, contents) = large(&scene);
+        write(&path, &contents);
+        let (top, full) = (scene.top.path().to_owned(), Arc::new(AtomicBool::new(false)));
+        let (found, frozen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (left, begun, number) = (Arc::clone(&found), Arc::clone(&frozen), AtomicU64::new(0));
+        let gate = Script::new(move |_, step| {
+            let ours = step.realm == Realm::Staging && begun.load(Ordering::SeqCst);
+            if ours && step.verb == Verb::Read && full.load(Ordering::SeqCst) {
+                left.fetch_add(copies(&top), Ordering::SeqCst);
+            }
+            let fails = ours && step.verb == verb && number.fetch_add(1, Ordering::SeqCst) == 0;
+            if fails && !full.swap(true, Ordering::SeqCst) { Err(io::Error::from_raw_os_error(28)) } else { Ok(()) }
+        });
+        let observer = Frozen(move || frozen.store(true, Ordering::SeqCst));
+        let backup = scene.backup().mode(Mode::Link).gate(gate).observer(observer);
+        let (report, archive) = scene.play(backup);
+        assert_eq!((report.exit_code(), paths(&report.losses)), (0, vec![]), "{verb:?}");
+        assert!(archive.contents(&path) == Some(&contents[..]), "{verb:?}");
+        assert_eq!(found.load(Ordering::SeqCst), 0, "{verb:?}: copies were left");
+    }
+}
+
+/// The copy of a large hot file that grew meanwhile stayed in staging beside the next one.
+#[test]
+fn a_copy_that_its_file_outgrew_makes_room_for_the_next() {
+    let scene = Scene::new();
+    let (path, contents) = large(&scene);
+    write(&path, &contents);
+    let (top, growing) = (scene.top.path().to_owned(), path.clone());
+    let (most, frozen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (seen, begun, grown) = (Arc::clone(&most), Arc::clone(&frozen), AtomicBool::new(false));
+    let gate = Script::new(move |_, step| {
+        let ours = step.realm == Realm::Staging && begun.load(Ordering::SeqCst);
+        if ours && step.verb == Verb::Write && !grown.swap(true, Ordering::SeqCst) {
+            append(&growing, "{\"more\":1}\n");
+        }
+        if ours && step.verb == Verb::Read {
+            seen.fetch_max(copies(&top), Ordering::SeqCst);
+        }
+        Ok(())
+    });
+    let observer = Frozen(move || frozen.store(true, Ordering::SeqCst));
+    let (report, archive) = scene.play(scene.backup().mode(Mode::Link).gate(gate).observer(observer));
+    assert_eq!((report.exit_code(), report.counts.prefix, most.load(Ordering::SeqCst)), (0, 1, 1));
+    assert!(archive.contents(&path) == Some(&contents[..]));
+}
+
+/// Files in staging that have no other name, but for its lock.
+fn copies(top: &Path) -> u64 {
+    let dirs = leftovers(top).into_iter().flat_map(|staging| fs::read_dir(staging).expect("lists"));
+    let shards = dirs.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir());
+    let files = shards.flat_map(|shard| fs::read_dir(shard).expect("lists"));
+    files.filter(|file| file.as_ref().expect("an entry").metadata().is_ok_and(|file| file.nlink() == 1)).count() as u64
+}

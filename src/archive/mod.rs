@@ -380,11 +380,7 @@ impl<'a, W: Write> Writer<'a, W> {
             database: copied(place.entry),
         };
         self.tell(&piece, told)?;
-        if let (Body::Own(_, copy), Ok(staging)) = (&body, place.staging())
-            && place.entry.held.staged() != Some(*copy)
-        {
-            staging.give_up(*copy);
-        }
+        place.give_up(&body);
         if let Some(tail) = tail {
             self.tails.push((path.to_vec(), stat, tail));
         }
