@@ -10,16 +10,19 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use clawsnap::gate::{Realm, Verb};
 use clawsnap::report::Report;
 use clawsnap::verify::Trust;
 use mounts::{can, made, mount, text};
 use proof::{Promise, proven};
 use support::patient::verdict;
-use support::{Archive, Backup, Looks, cool, differences, leftovers, snapshot, write, write_cold};
+use support::{Archive, Backup, Looks, Script, cool, differences, leftovers, snapshot, write, write_cold};
 
 /// Levels of fullness that are tried.
 const LEVELS: u64 = 50;
@@ -361,4 +364,69 @@ fn a_limit_on_the_size_of_files_ends_a_run_with_a_reason_and_nothing_is_left() {
         assert_eq!(leftovers(dir), [] as [PathBuf; 0]);
     }
     held(1, "a limit on the size of files");
+}
+
+/// What the owner of a large hot file does while that is archived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    Nothing,
+    Appends,
+    Rewrites,
+}
+
+/// A large hot file was copied beside the source until there was no room left for its owner, for the rest of the run, and was
+/// lost then, though it could have been read where it is.
+#[test]
+fn a_large_hot_file_that_there_is_no_room_to_copy_is_read_where_it_is_and_its_owner_keeps_the_room() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 64, &["-q", "-m", "0"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    let log = source.join("agents/main/sessions/large.jsonl");
+    let promised = "{\"said\":\"much\"}\n".repeat(24 << 16).into_bytes();
+    write(&log, &promised);
+    Filler::new(&at.join("filler")).leave(12 << 20);
+    for does in [Does::Nothing, Does::Appends, Does::Rewrites] {
+        let archive = top.path().join(format!("{does:?}.tar"));
+        let before = snapshot(&source);
+        let (refused, reads) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0));
+        let (owner, path, count) = (at.join("owner"), log.clone(), Arc::clone(&refused));
+        let gate = Script::new(move |number, step| {
+            if step.verb == Verb::Read && step.realm == Realm::Staging {
+                let file = owner.with_extension(number.to_string());
+                count.fetch_add(u64::from(fs::write(&file, [7; 1 << 20]).is_err()), Ordering::SeqCst);
+                fs::remove_file(&file)?;
+                if reads.fetch_add(1, Ordering::SeqCst) == 50 {
+                    let file = fs::OpenOptions::new().write(true).open(&path)?;
+                    let length = file.metadata()?.len();
+                    match does {
+                        Does::Nothing => {}
+                        Does::Appends => file.write_all_at(b"{\"more\":1}\n", length)?,
+                        Does::Rewrites => file.write_all_at(b"rewritten", length / 2)?,
+                    }
+                }
+            }
+            Ok(())
+        });
+        let report = Backup::of(&source).serving_databases().gate(gate).to(&archive);
+        assert_eq!(refused.load(Ordering::SeqCst), 0, "{does:?}: its owner had no room");
+        let counts = (report.counts.prefix, report.counts.torn, report.exit_code());
+        let found = Archive::read(&archive);
+        match does {
+            Does::Nothing => {
+                assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
+                assert_eq!(counts, (0, 0, 0), "{:?}", report.losses);
+                assert_holds(&archive, &before, &report);
+            }
+            Does::Appends => {
+                assert_eq!(counts, (1, 0, 0), "{:?}", report.losses);
+                assert!(found.contents(&log) == Some(&promised[..]));
+            }
+            Does::Rewrites => {
+                assert_eq!(counts, (0, 1, 3), "{:?}", report.losses);
+                assert_eq!(report.losses[0].path.as_path(), log);
+            }
+        }
+    }
+    held(3, "no room for a copy");
 }

@@ -139,3 +139,40 @@ fn what_is_rewritten_after_the_freeze_is_laid_out_whole_and_told_of() {
     assert_eq!((moved, report.exit_code()), (vec![(true, "later")], 3), "the raw database is a loss: {report:#?}");
     assert_eq!(fs::read(seen.join("below/cold.jsonl")).expect("is there"), b"{\"new\":1}\n");
 }
+
+/// Appends to a log and rotates it as soon as all is frozen.
+struct Rotator(PathBuf);
+
+impl Observer for Rotator {
+    fn on(&self, event: Event) {
+        if matches!(event, Event::Frozen { .. }) {
+            let more = [fs::read(&self.0).expect("reads"), b"{\"more\":1}\n".to_vec()].concat();
+            fs::write(&self.0, more).expect("appends");
+            fs::rename(&self.0, self.0.with_extension("1")).expect("rotates");
+            fs::write(&self.0, "").expect("begins another");
+        }
+    }
+}
+
+/// Both names of a log that was rotated after the freeze were laid out as the empty file that had one of them by then.
+#[test]
+fn what_is_rotated_after_the_freeze_is_laid_out_from_the_file_that_was_frozen() {
+    let top = tempfile::tempdir().expect("a directory");
+    let (source, seen) = (make_source(top.path()), top.path().join("seen"));
+    let log = source.join("below/cold.jsonl");
+    fs::hard_link(&log, source.join("other.jsonl")).expect("links");
+    staged(&source, &seen, Arc::new(CancelFlag::new()), &Rotator(log));
+    for name in ["below/cold.jsonl", "other.jsonl"] {
+        assert_eq!(fs::read(seen.join(name)).expect("is there"), b"{\"cold\":1}\n{\"more\":1}\n", "{name}");
+    }
+}
+
+/// Of two names of a file that was rewritten only the first was told of.
+#[test]
+fn each_name_of_what_is_rewritten_after_the_freeze_is_told_of() {
+    let top = tempfile::tempdir().expect("a directory");
+    let (source, seen) = (make_source(top.path()), top.path().join("seen"));
+    let report = staged(&source, &seen, Arc::new(CancelFlag::new()), &Rewriter(source.join("one")));
+    let moved: Vec<_> = report.moved.iter().map(|fated| (fated.path.as_path(), fated.fate)).collect();
+    assert_eq!(moved, [(&*source.join("one"), "later"), (&*source.join("two"), "later")]);
+}

@@ -7,14 +7,15 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::exact::Shortfall;
 use crate::entry::{Kind, Stat, Xattrs};
 use crate::fate::Fate;
-use crate::freeze::{self, Ablation, Base, Entry, Fingerprint, Held, Meaning, Node, Staged, Staging, meaning};
-use crate::gate::Verb;
+use crate::freeze::{self, Ablation, Base, Claim, Entry, Fingerprint, Held, Node, Staged, Staging};
+use crate::gate;
 use crate::lines;
 use crate::sys::{self, Reader};
 
@@ -43,7 +44,7 @@ pub(crate) struct Contents<'a> {
     /// A half-written record that is set aside.
     pub(crate) tail: Option<Vec<u8>>,
     /// How to find out afterwards whether it was touched while it was read.
-    pub(crate) recheck: Option<Recheck>,
+    pub(crate) recheck: Option<Recheck<'a>>,
 }
 
 /// Where the bytes come from.
@@ -57,8 +58,21 @@ pub(crate) enum Body<'a> {
 }
 
 /// What a streamed file must still look like when it was read.
-pub(crate) struct Recheck {
+pub(crate) struct Recheck<'a> {
     stat: Stat,
+    /// What proves, if it moved, that it only grew.
+    print: Option<&'a Fingerprint>,
+}
+
+impl Recheck<'_> {
+    /// The fate of what was read, where that is another one than was thought before.
+    fn outcome(&self, reader: &Reader) -> io::Result<Option<Fate>> {
+        if reader.stat()?.same_contents(&self.stat) {
+            return Ok(None);
+        }
+        let is_prefix = self.print.map_or(Ok(false), |print| grew(reader, self.stat.size, print))?;
+        Ok(Some(if is_prefix { Fate::Prefix } else { modified() }))
+    }
 }
 
 impl Contents<'_> {
@@ -90,11 +104,7 @@ impl Contents<'_> {
             return Ok(Some(Fate::Torn(shortfall.reason(self.size))));
         }
         let Some(recheck) = &self.recheck else { return Ok(None) };
-        match reader.stat() {
-            Ok(now) if now.same_contents(&recheck.stat) => Ok(None),
-            Err(error) if meaning(Verb::Stat, &error) == Meaning::Cancelled => Err(error),
-            _ => Ok(Some(Fate::Torn("modified while it was archived".into()))),
-        }
+        Ok(gate::tolerate(recheck.outcome(reader))?.unwrap_or_else(|| Some(modified())))
     }
 }
 
@@ -102,6 +112,8 @@ impl Contents<'_> {
 pub(crate) struct Reading {
     /// How much longer this run may wait for files to come to rest.
     patience: Mutex<Duration>,
+    /// Bytes that are going to be written into staging by copies under way.
+    claimed: AtomicU64,
     ablation: Option<Ablation>,
 }
 
@@ -129,6 +141,15 @@ impl Place<'_> {
         }
     }
 
+    /// Gives up a copy that was made after the freeze.
+    pub(crate) fn give_up(&self, body: &Body<'_>) {
+        if let (Body::Own(_, copy), Ok(staging)) = (body, self.staging())
+            && self.entry.held.staged() != Some(*copy)
+        {
+            staging.give_up(*copy);
+        }
+    }
+
     /// A pinned file, to be read.
     fn pinned(&self, file: &File) -> io::Result<Reader> {
         self.base.dir()?.reader(file, &crate::relpath::joined(self.node.path.as_bytes(), &self.entry.name))
@@ -153,7 +174,7 @@ impl Place<'_> {
 impl Reading {
     /// All patience is left.
     pub(crate) fn new(ablation: Option<Ablation>) -> Self {
-        Self { patience: Mutex::new(ALL_PATIENCE), ablation }
+        Self { patience: Mutex::new(ALL_PATIENCE), claimed: AtomicU64::new(0), ablation }
     }
 
     /// The promised bytes of a file.
@@ -198,7 +219,8 @@ impl Reading {
         };
         if marks.unproven && !marks.database {
             // It moved while it was captured: better a later, whole state than a mixture.
-            return Ok(self.later(place)?.unwrap_or_else(|| Contents { fate: kept_changing(), ..contents }));
+            let later = self.later(place, None)?;
+            return Ok(later.unwrap_or_else(|| Contents { fate: kept_changing(), ..contents }));
         }
         Ok(contents)
     }
@@ -210,39 +232,44 @@ impl Reading {
         let print = place.entry.fingerprint.as_deref();
         let trusting = self.ablation == Some(Ablation::Exact);
         let untouched = |reader: &Reader| Ok::<_, io::Error>(trusting || reader.stat()?.same_contents(&promised));
-        let contents = |body, fate, recheck| Contents {
-            body,
-            size: promised.size,
-            stat: promised,
-            xattrs: Cow::Owned(xattrs),
-            fate,
-            tail: None,
-            recheck,
+        let contents = |body, fate: Fate| {
+            let is_streamed = matches!(body, Body::File(_)) && !fate.is_loss();
+            let recheck = is_streamed.then_some(Recheck { stat: promised, print });
+            Contents {
+                body,
+                size: promised.size,
+                stat: promised,
+                xattrs: Cow::Owned(xattrs),
+                fate,
+                tail: None,
+                recheck,
+            }
         };
         if untouched(&reader)? {
             if promised.size > SMALL && print.is_none() {
-                return Ok(contents(Body::File(reader), Fate::Kept, Some(Recheck { stat: promised })));
+                return Ok(contents(Body::File(reader), Fate::Kept));
             }
             let body = self.prefix(place, &reader, promised.size)?;
             if untouched(&reader)? {
-                return Ok(contents(body, Fate::Kept, None));
+                return Ok(contents(body, Fate::Kept));
             }
+            place.give_up(&body);
         }
         if let Some(print) = print
             && let Some(body) = self.proven_prefix(place, &reader, print)?
         {
-            return Ok(contents(body, Fate::Prefix, None));
+            return Ok(contents(body, Fate::Prefix));
         }
-        match self.later(place)? {
+        match self.later(place, Some(&reader))? {
             Some(later) => Ok(later),
             None => {
                 let body = self.prefix(place, &reader, promised.size)?;
-                Ok(contents(body, kept_changing(), None))
+                Ok(contents(body, kept_changing()))
             }
         }
     }
 
-    /// The promised bytes, read to where nothing can move them any more.
+    /// The promised bytes, read to where nothing can move them any more; where that cannot be, to be streamed.
     fn prefix<'a>(&self, place: Place<'a>, reader: &Arc<Reader>, length: u64) -> io::Result<Body<'a>> {
         if length <= SMALL {
             let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
@@ -250,10 +277,27 @@ impl Reading {
             bytes[filled..].fill(0);
             return Ok(Body::Bytes(Cow::Owned(bytes)));
         }
-        match place.staging() {
-            Ok(staging) => place.own(freeze::copy_prefix(reader, staging, length)?),
-            Err(_) => Ok(Body::File(Arc::clone(reader))),
+        match self.copied(place, length, |staging| freeze::copy_prefix(reader, staging, length))? {
+            Some(copy) => place.own(copy),
+            None => Ok(Body::File(Arc::clone(reader))),
         }
+    }
+
+    /// A copy in staging of so many bytes; `None` where it cannot be had, or would take the room that the owner needs.
+    ///
+    /// # Errors
+    /// Only the cancellation of the run.
+    fn copied<T>(
+        &self,
+        place: Place<'_>,
+        bytes: u64,
+        copy: impl FnOnce(&Staging) -> io::Result<T>,
+    ) -> io::Result<Option<T>> {
+        let copy = place.staging().and_then(|staging| {
+            let _claim = Claim::of(&self.claimed, staging, bytes)?;
+            copy(staging)
+        });
+        gate::tolerate(copy)
     }
 
     /// The promised bytes of a file that moved since, if its fingerprint proves that it only grew.
@@ -263,34 +307,53 @@ impl Reading {
         reader: &Arc<Reader>,
         print: &Fingerprint,
     ) -> io::Result<Option<Body<'a>>> {
-        if !print.matches(reader)? {
+        let promised = place.entry.stat.size;
+        if !grew(reader, promised, print)? {
             return Ok(None);
         }
-        let body = self.prefix(place, reader, place.entry.stat.size)?;
+        let body = self.prefix(place, reader, promised)?;
         // Once more: it may have been rewritten while it was read.
-        Ok(print.matches(reader)?.then_some(body))
+        let is_proven = grew(reader, promised, print)?;
+        if !is_proven {
+            place.give_up(&body);
+        }
+        Ok(is_proven.then_some(body))
     }
 
     /// The file as it is by now, whole and at rest; `None` if it would not rest.
-    fn later<'a>(&self, place: Place<'a>) -> io::Result<Option<Contents<'a>>> {
-        let reader = match place.live() {
-            Err(error) if meaning(Verb::Open, &error) == Meaning::Vanished => held(place)?,
-            other => other?,
-        };
-        self.wait_for_rest(&reader)?;
+    ///
+    /// Its name may be gone, or bound to another file by now: where the file that had it at the freeze is `held`, that one
+    /// comes first. A copy of ours is none: it rests, whatever it was taken from.
+    fn later<'a>(&self, place: Place<'a>, held: Option<&Arc<Reader>>) -> io::Result<Option<Contents<'a>>> {
+        let live = gate::tolerate(place.live())?.map(Arc::new);
+        let is_frozen = |live: &Arc<Reader>| Ok::<_, io::Error>(live.stat()?.id() == place.entry.stat.id());
+        let held = if live.as_ref().map_or(Ok(false), is_frozen)? { None } else { held };
+        for reader in held.into_iter().chain(&live) {
+            if let Some(later) = self.at_rest(place, reader)? {
+                return Ok(Some(later));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is open, whole and at rest; `None` if it would not rest. A large file that cannot be copied is streamed.
+    fn at_rest<'a>(&self, place: Place<'a>, reader: &Arc<Reader>) -> io::Result<Option<Contents<'a>>> {
+        self.wait_for_rest(reader)?;
         let fated = |body, stat: Stat| {
             let xattrs = Cow::Owned(reader.xattrs()?);
             let fate = Fate::Later;
-            Ok(Some(Contents { body, size: stat.size, stat, xattrs, fate, tail: None, recheck: None }))
+            let recheck = matches!(body, Body::File(_)).then_some(Recheck { stat, print: None });
+            Ok(Some(Contents { body, size: stat.size, stat, xattrs, fate, tail: None, recheck }))
         };
-        if reader.stat()?.size <= SMALL {
-            let reading = freeze::read(&reader)?;
+        let now = reader.stat()?;
+        if now.size <= SMALL {
+            let reading = freeze::read(reader)?;
             return if reading.proven { fated(Body::Bytes(reading.contents.into()), reading.stat) } else { Ok(None) };
         }
-        let Ok(staging) = place.staging() else { return Ok(None) };
-        let reading = freeze::copy(&reader, staging, 0)?;
+        let copied = self.copied(place, now.size, |staging| freeze::copy(reader, staging, 0))?;
+        let Some(reading) = copied else { return fated(Body::File(Arc::clone(reader)), now) };
         if !reading.proven {
-            staging.give_up(reading.contents);
+            place.staging()?.give_up(reading.contents);
             return Ok(None);
         }
         fated(place.own(reading.contents)?, reading.stat)
@@ -319,13 +382,14 @@ fn kept_changing() -> Fate {
     Fate::Torn("kept changing while it was read".into())
 }
 
-/// What holds the file, opened.
-fn held(place: Place<'_>) -> io::Result<Reader> {
-    match &place.entry.held {
-        Held::Link(staged) | Held::Clone(staged) | Held::Copy(staged) => place.staging()?.open(*staged),
-        Held::Pin(pinned) => place.pinned(&pinned.file),
-        _ => Err(sys::Errno::NOENT.into()),
-    }
+fn modified() -> Fate {
+    Fate::Torn("modified while it was archived".into())
+}
+
+/// Whether a file that moved only grew, by all that is known. One that moved and is not longer was rewritten, whatever its
+/// ends say.
+fn grew(reader: &Reader, promised: u64, print: &Fingerprint) -> io::Result<bool> {
+    Ok(reader.stat()?.size > promised && print.matches(reader)?)
 }
 
 /// Cuts a half-written record off, to be archived beside.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::entry::{Stat, Timestamp};
+use crate::fate::Fate;
 
 /// Where the first name of each hard-linked inode lies.
 #[derive(Default)]
@@ -13,21 +14,24 @@ struct First {
     path: Box<[u8]>,
     size: u64,
     mtime: Timestamp,
+    /// What became of it, where that is worth a line: it became of all its names.
+    fate: Option<Box<Fate>>,
 }
 
 impl FirstNames {
-    /// A file that may have other names lies at `path`.
-    pub(crate) fn note(&mut self, stat: &Stat, path: &[u8]) {
-        self.0.insert(stat.id(), First { path: path.into(), size: stat.size, mtime: stat.mtime });
+    /// A file that may have other names lies at `path`, and met this fate.
+    pub(crate) fn note(&mut self, stat: &Stat, path: &[u8], fate: &Fate) {
+        let fate = (*fate != Fate::Kept).then(|| Box::new(fate.clone()));
+        self.0.insert(stat.id(), First { path: path.into(), size: stat.size, mtime: stat.mtime, fate });
     }
 
-    /// Where the first name of the same file lies, if this is another one.
-    pub(crate) fn of(&self, stat: &Stat) -> Option<&[u8]> {
+    /// Where the first name of the same file lies, and what became of it, if this is another one.
+    pub(crate) fn of(&self, stat: &Stat) -> Option<(&[u8], Fate)> {
         if stat.nlink < 2 {
             return None;
         }
         // Where the inode was not kept alive, its number may have been given to another file: that one differs.
         let first = self.0.get(&stat.id()).filter(|first| first.size == stat.size && first.mtime == stat.mtime)?;
-        Some(&first.path)
+        Some((&first.path, first.fate.as_deref().cloned().unwrap_or(Fate::Kept)))
     }
 }

@@ -329,16 +329,19 @@ impl<'a, W: Write> Writer<'a, W> {
         Ok(Fate::Kept)
     }
 
-    /// Writes a second name of an inode as a link to its first; `None` if this is the first.
+    /// Writes a second name of an inode as a link to its first, whose fate it shares; `None` if this is the first.
     fn hard_link(&mut self, path: &[u8], place: Place<'_>) -> io::Result<Option<Fate>> {
         let Entry { stat, held, .. } = place.entry;
-        let Some(first) = self.linked.of(stat).map(<[u8]>::to_vec) else { return Ok(None) };
+        let Some((first, fate)) = self.linked.of(stat).map(|(path, fate)| (path.to_vec(), fate)) else {
+            return Ok(None);
+        };
         let piece = Piece { link: Some(&first), ..Piece::new(Form::Hardlink, path, stat) };
         self.append(&piece, &mut io::empty())?;
-        self.tell(&piece, Told { capture: held.capture().map(Capture::as_str), ..Told::default() })?;
+        let capture = held.capture().map(Capture::as_str);
+        self.tell(&piece, Told { capture, fate: Some(fate.clone()), ..Told::default() })?;
         place.let_go();
         self.advance(stat.size);
-        Ok(Some(Fate::Kept))
+        Ok(Some(fate))
     }
 
     fn file(&mut self, path: &[u8], place: Place<'_>, ready: Ready<'_>) -> io::Result<Fate> {
@@ -377,16 +380,13 @@ impl<'a, W: Write> Writer<'a, W> {
             database: copied(place.entry),
         };
         self.tell(&piece, told)?;
-        if let (Body::Own(_, copy), Ok(staging)) = (&body, place.staging())
-            && place.entry.held.staged() != Some(*copy)
-        {
-            staging.give_up(*copy);
-        }
+        place.give_up(&body);
         if let Some(tail) = tail {
             self.tails.push((path.to_vec(), stat, tail));
         }
-        if stat.nlink > 1 {
-            self.linked.note(&place.entry.stat, path);
+        // What came in its place is not what its other names are bound to.
+        if stat.nlink > 1 && stat.id() == place.entry.stat.id() {
+            self.linked.note(&place.entry.stat, path, &fate);
         }
         self.advance(place.entry.stat.size);
         self.counts.bytes += size;

@@ -108,12 +108,18 @@ pub(crate) fn read(reader: &Reader) -> io::Result<Reading<Vec<u8>>> {
 }
 
 /// Copies the first `length` bytes of a file into staging; what it lacks of them is zeros.
+///
+/// # Errors
+/// Those of reading and of writing; nothing is left of the copy then.
 pub(crate) fn copy_prefix(reader: &Reader, staging: &Staging, length: u64) -> io::Result<Staged> {
     let place = staging.place(0)?;
-    let mut to = staging.create_file(place)?;
-    let copied = copy_once(reader, &mut to, length)?;
-    io::copy(&mut io::repeat(0).take(length - copied), &mut to)?;
-    Ok(place)
+    let copy = || {
+        let mut to = staging.create_file(place)?;
+        let copied = copy_once(reader, &mut to, length)?;
+        io::copy(&mut io::repeat(0).take(length - copied), &mut to)?;
+        Ok(place)
+    };
+    copy().inspect_err(|_| staging.give_up(place))
 }
 
 /// Copies a whole file into staging, again if it moved meanwhile, a few times.

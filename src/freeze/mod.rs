@@ -23,7 +23,7 @@ pub(crate) use content::{Fingerprint, copy, copy_prefix, read};
 pub(crate) use database::{Copied, MAGIC as DATABASE_MAGIC, SIDECARS, check_copy, sessions_in};
 pub(crate) use place::Quarters;
 pub(crate) use refusal::{Meaning, meaning};
-pub(crate) use staging::{Staged, Staging, sweep};
+pub(crate) use staging::{Claim, Staged, Staging, sweep};
 pub(crate) use tree::{Entry, Found, Held, Marks, Node, NodeId, State, Walk};
 
 use std::collections::{BTreeSet, HashMap};

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ const STAMP_ROUNDS: usize = 16;
 /// Names in one shard. Small directories take new names fastest: on ext4, 100,000 links into shards of 128 took 0.65
 /// of the time that they took into one directory.
 const SHARD: u32 = 128;
+
+/// What a copy leaves free, at least, of the filesystem that the owner lives on; a small one needs no more than itself.
+const RESERVE: u64 = 64 << 20;
 
 /// Where something is in staging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,14 +174,19 @@ impl Staging {
     /// Fills the new directory with what it needs; what comes back makes a staging directory of its host.
     fn furnish(host: &Host, workers: usize) -> io::Result<impl FnOnce(Host) -> Staging + use<>> {
         let dir = host.dir.open_dir(host.name.as_bytes())?;
-        let lock = dir.create(LOCK)?.file().try_clone()?;
+        let before = sys::coarse_now();
+        let lock = dir.create(LOCK)?;
+        // How far the clock that stamps here is from ours: on a network filesystem it is another machine's.
+        let (stamp, after) = (lock.stat()?.mtime, sys::now());
+        let off = before.since(stamp).max(stamp.since(after));
+        let lock = lock.file().try_clone()?;
         if !dir.lock(&lock)? {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 "another run took the staging directory for a leftover",
             ));
         }
-        let tick = if stamps_are_fine(&dir)? { Duration::ZERO } else { sys::coarse_tick().saturating_add(off(&dir)?) };
+        let tick = if stamps_are_fine(&dir)? { Duration::ZERO } else { sys::coarse_tick().saturating_add(off) };
         Ok(move |host| Staging {
             host,
             clean_up: dir.unstoppable(),
@@ -325,14 +333,37 @@ impl Drop for Staging {
     }
 }
 
-/// How far the clock that stamps this directory is from ours; on a network filesystem it is another machine's.
-fn off(dir: &Dir) -> io::Result<Duration> {
-    let before = sys::coarse_now();
-    dir.create(b"probe")?;
-    let stamp = dir.stat_self()?.mtime;
-    let after = sys::now();
-    dir.unlink(b"probe")?;
-    Ok(before.since(stamp).max(stamp.since(after)))
+/// Room in staging that a copy under way is going to take. What is left must do for the owner, who lives on the same
+/// filesystem.
+pub(crate) struct Claim<'a> {
+    claimed: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl<'a> Claim<'a> {
+    /// A claim to so many bytes, beside those that are `claimed` already.
+    ///
+    /// # Errors
+    /// There is not so much room; those of the kernel.
+    pub(crate) fn of(claimed: &'a AtomicU64, staging: &Staging, bytes: u64) -> io::Result<Self> {
+        let all = claimed.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        let claim = Self { claimed, bytes };
+        let free = staging.free_space()?;
+        let needed = all.saturating_add(all / 16).saturating_add(RESERVE.min(bytes));
+        if free < needed {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("there is no room for its copy beside the source: {free} bytes are free, {needed} are needed"),
+            ));
+        }
+        Ok(claim)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.claimed.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
 }
 
 /// Whether every change of a directory moves its stamp here.

@@ -156,6 +156,8 @@ impl Freezer<'_> {
         let node = &mut nodes[id as usize];
         match refusal.meaning() {
             Meaning::Cancelled => return Err(refusal.into_error()),
+            // Its parent was listed meanwhile, and has told already.
+            _ if node.state == State::Gone => {}
             Meaning::Vanished if node.parent.is_none() => return Err(refusal.into_error()),
             Meaning::Vanished => {
                 node.state = State::Pending;
@@ -171,11 +173,14 @@ impl Freezer<'_> {
         Ok(())
     }
 
-    /// A directory that is there, and whose names cannot be had.
+    /// A directory that is there, and whose names cannot be had; nothing, if a listing proved meanwhile that it left.
     pub(super) fn hollow(&self, id: NodeId, why: Box<str>) {
         let (root, path, known) = {
             let mut nodes = self.nodes();
             let node = &mut nodes[id as usize];
+            if node.state == State::Gone {
+                return;
+            }
             node.state = State::Hollow(why);
             (node.root, node.path.clone(), node.stat)
         };
@@ -330,7 +335,7 @@ impl Freezer<'_> {
             }
         };
         match before {
-            Some(entry) if self.still_bound(opened, listed, &entry)? => {
+            Some(entry) if self.still_bound(opened, listed, kind, &entry)? => {
                 if let Held::Directory(child) = entry.held
                     && self.nodes()[child as usize].state == State::Pending
                 {
@@ -383,22 +388,22 @@ impl Freezer<'_> {
     }
 
     /// Whether a listed name is still bound to what is held. The listing's inode number tells, as long as what we
-    /// hold keeps that number from being given to another file; otherwise a look does.
-    fn still_bound(&self, opened: &Opened, listed: &Listed, entry: &Entry) -> io::Result<bool> {
+    /// hold keeps that number from being given to another file; otherwise a look does. A directory is not kept alive: its
+    /// number may be given to another one, which is listed as any that moved, or to what is none.
+    fn still_bound(&self, opened: &Opened, listed: &Listed, kind: Kind, entry: &Entry) -> io::Result<bool> {
         let known = match entry.held {
             Held::Directory(child) => self.nodes()[child as usize].stat.unwrap_or(entry.stat),
             _ => entry.stat,
         };
-        if entry.marks.stale {
+        let is_directory = matches!(entry.held, Held::Directory(_));
+        if entry.marks.stale || is_directory != (kind == Kind::Directory) {
             return Ok(false);
         }
-        if listed.ino == known.ino && (entry.held.pins_inode() || matches!(entry.held, Held::Directory(_))) {
+        if listed.ino == known.ino && (entry.held.pins_inode() || is_directory) {
             return Ok(true);
         }
         match opened.dir.stat(&listed.name).by(Verb::Stat) {
-            Ok(now) if matches!(entry.held, Held::Directory(_)) || entry.held.pins_inode() => {
-                Ok(now.id() == known.id())
-            }
+            Ok(now) if is_directory || entry.held.pins_inode() => Ok(now.id() == known.id()),
             Ok(now) => Ok(now.same_contents(&known) && now.ctime == known.ctime),
             Err(refusal) if refusal.meaning() == Meaning::Cancelled => Err(refusal.into_error()),
             Err(_) => Ok(false),

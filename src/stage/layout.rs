@@ -100,8 +100,10 @@ impl<'a> Layout<'a> {
                 self.tree.symlink(path, &meta(&entry.stat, &Xattrs::new()), target)?;
                 Fate::Kept
             }
-            _ if self.second_name(path, entry)? => Fate::Kept,
-            _ => self.file(path, place)?,
+            _ => match self.second_name(path, entry)? {
+                Some(fate) => fate,
+                None => self.file(path, place)?,
+            },
         };
         self.live.resize(before + 1, false);
         if !self.live[before]
@@ -115,27 +117,31 @@ impl<'a> Layout<'a> {
         Ok(fate)
     }
 
-    /// Whether it is another name of a file that has its place already.
-    fn second_name(&mut self, path: &[u8], entry: &Entry) -> io::Result<bool> {
-        let Some(first) = self.linked.of(&entry.stat) else { return Ok(false) };
+    /// Lays out another name of a file that has its place already, whose fate it shares; `None` if it is none.
+    fn second_name(&mut self, path: &[u8], entry: &Entry) -> io::Result<Option<Fate>> {
+        let Some((first, fate)) = self.linked.of(&entry.stat) else { return Ok(None) };
         self.tree.settle()?;
         let root = self.tree.root().clone();
-        self.tree.hard_link(path, &meta(&entry.stat, &Xattrs::new()), &root, first, first)
+        let is_linked = self.tree.hard_link(path, &meta(&entry.stat, &Xattrs::new()), &root, first, first)?;
+        Ok(is_linked.then_some(fate))
     }
 
     fn file(&mut self, path: &[u8], place: Place<'_>) -> io::Result<Fate> {
-        let fate = match self.live_link(path, place)? {
-            true => {
-                self.live.push(true);
-                self.counts.bytes += place.entry.stat.size;
-                Fate::Kept
-            }
-            false => self.frozen_file(path, place)?,
-        };
-        if place.entry.stat.nlink > 1 && fate.is_archived() {
-            self.linked.note(&place.entry.stat, path);
+        if !self.live_link(path, place)? {
+            return self.frozen_file(path, place);
         }
-        Ok(fate)
+        self.live.push(true);
+        self.counts.bytes += place.entry.stat.size;
+        self.note_names(path, place.entry, &place.entry.stat, &Fate::Kept);
+        Ok(Fate::Kept)
+    }
+
+    /// Notes where a file of several names lies that was laid out with `stat`, and what became of it. What came in its place is
+    /// not what its other names are bound to.
+    fn note_names(&mut self, path: &[u8], entry: &Entry, stat: &Stat, fate: &Fate) {
+        if entry.stat.nlink > 1 && stat.id() == entry.stat.id() {
+            self.linked.note(&entry.stat, path, fate);
+        }
     }
 
     /// Whether the second name that holds the file could be given its place: it is large, and nobody wrote to it, by all
@@ -171,6 +177,7 @@ impl<'a> Layout<'a> {
             self.counts.tails += 1;
         }
         self.counts.bytes += contents.size;
+        self.note_names(path, place.entry, &contents.stat, &fate);
         Ok(fate)
     }
 

@@ -1,7 +1,7 @@
 //! One database of the source: what holds it, and what became of it.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,13 @@ use crate::entry::{Stat, Timestamp};
 use crate::fate::Fate;
 use crate::freeze::content::{self, Permit, Pool};
 use crate::freeze::settle::{Restless, Why};
-use crate::freeze::staging::{Staged, Staging};
+use crate::freeze::staging::{Claim, Staged, Staging};
 use crate::gate;
 use crate::relpath::RelPath;
 use crate::sys::Dir;
 
 /// Copying a database under its owner's eyes for longer than this is not done twice.
 const COSTLY: Duration = Duration::from_millis(500);
-
-/// What a copy leaves free, at least, of the filesystem that the owner lives on; a small one needs no more than itself.
-const RESERVE: u64 = 64 << 20;
 
 /// What holds the state of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -321,7 +318,7 @@ impl Database {
         let mut hold = self.hold();
         // A pin ends with its helper.
         let held = hold.pin == Pin::Held && hold.helper.is_some();
-        let _claim = Claim::of(&self.run, &self.staging, self.look()?.size())?;
+        let _claim = Claim::of(&self.run.claimed, &self.staging, self.look()?.size())?;
         let said = self.ask_for_copy(&mut hold, &Ask::Copy)?;
         let said = match said {
             Say::Failed(reason) => {
@@ -386,35 +383,6 @@ impl Database {
         }
         let stat = resized(stat, main.stat.size);
         Ok(Finished { fate: torn(reason), stat, staged: main.contents, copied: raw(), parts })
-    }
-}
-
-/// Room in staging that a copy under way is going to take. What is left must do for the owner, who lives on the same
-/// filesystem.
-struct Claim<'a> {
-    claimed: &'a AtomicU64,
-    bytes: u64,
-}
-
-impl<'a> Claim<'a> {
-    fn of(run: &'a Run, staging: &Staging, bytes: u64) -> io::Result<Self> {
-        let all = run.claimed.fetch_add(bytes, Ordering::SeqCst) + bytes;
-        let claim = Self { claimed: &run.claimed, bytes };
-        let free = staging.free_space()?;
-        let needed = all.saturating_add(all / 16).saturating_add(RESERVE.min(bytes));
-        if free < needed {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                format!("there is no room for its copy beside the source: {free} bytes are free, {needed} are needed"),
-            ));
-        }
-        Ok(claim)
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.claimed.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 
