@@ -1,116 +1,22 @@
 //! Races, played for real: between two of our calls a script unlinks, renames, truncates or appends.
 
+mod scene;
 mod support;
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::io;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use clawsnap::event::{Event, Observer};
 use clawsnap::freeze::Mode;
 use clawsnap::gate::{Gate, Realm, Step, Verb};
-use clawsnap::report::{Consistency, Fated, Report};
-use support::{Archive, Backup, Script, leftovers, write, write_cold};
-
-/// A state with two agents, and a place for the archive beside it.
-struct Scene {
-    top: tempfile::TempDir,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let scene = Self { top: tempfile::tempdir().expect("a directory") };
-        for agent in ["a", "b"] {
-            for number in 0..3 {
-                write_cold(&scene.session(agent, number), format!("{{\"agent\":\"{agent}\",\"n\":{number}}}\n"));
-            }
-        }
-        write_cold(&scene.state().join("openclaw.json"), "{}");
-        scene
-    }
-
-    fn state(&self) -> PathBuf {
-        self.top.path().join("state")
-    }
-
-    fn session(&self, agent: &str, number: u32) -> PathBuf {
-        self.state().join(format!("agents/{agent}/sessions/{number}.jsonl"))
-    }
-
-    fn backup(&self) -> Backup {
-        Backup::of(&self.state())
-    }
-
-    /// Makes the backup, reads it, and sees that nothing of ours is left.
-    fn play(&self, backup: Backup) -> (Report, Archive) {
-        let path = self.top.path().join("a.tar");
-        let report = backup.to(&path);
-        assert!(matches!(report.exit_code(), 0 | 3), "{:?}", report.error);
-        assert_eq!(leftovers(self.top.path()), [] as [PathBuf; 0]);
-        (report, Archive::read(&path))
-    }
-}
-
-/// Plays something once, at the first step that it is meant for.
-fn once(
-    meant: impl Fn(&Step<'_>) -> bool + Send + Sync + 'static,
-    play: impl Fn() + Send + Sync + 'static,
-) -> impl Gate + 'static {
-    let played = AtomicBool::new(false);
-    Script::new(move |_, step| {
-        if meant(step) && !played.swap(true, Ordering::SeqCst) {
-            play();
-        }
-        Ok(())
-    })
-}
-
-/// The step that takes hold of a name: by link, or by opening it.
-fn takes(verb: Verb, name: &'static str) -> impl Fn(&Step<'_>) -> bool + Send + Sync + 'static {
-    move |step| step.realm == Realm::Source && step.verb == verb && step.name.ends_with(name.as_bytes())
-}
-
-/// A step that is about a session of agent `a`, whose directory is listed by then.
-fn at_of_a(verb: Verb, name: &'static str) -> impl Fn(&Step<'_>) -> bool + Send + Sync + 'static {
-    move |step| step.verb == verb && step.dir == b"agents/a/sessions" && step.name == name.as_bytes()
-}
-
-fn links_of_a(name: &'static str) -> impl Fn(&Step<'_>) -> bool + Send + Sync + 'static {
-    at_of_a(Verb::Link, name)
-}
-
-/// Plays something when the freeze is over, and before anything is archived.
-struct Frozen<F: Fn() + Send + Sync>(F);
-
-impl<F: Fn() + Send + Sync> Observer for Frozen<F> {
-    fn on(&self, event: Event) {
-        if matches!(event, Event::Frozen { .. }) {
-            (self.0)();
-        }
-    }
-}
-
-fn paths(list: &[Fated]) -> Vec<PathBuf> {
-    list.iter().map(|fated| PathBuf::from(String::from_utf8_lossy(&fated.path.0).into_owned())).collect()
-}
-
-fn append(path: &Path, text: &str) {
-    let mut file = fs::OpenOptions::new().append(true).open(path).expect("opens");
-    file.write_all(text.as_bytes()).expect("appends");
-}
-
-fn instant(report: &Report) -> bool {
-    report.consistent == Some(Consistency::Instant)
-}
-
-/// A gate that answers for the kernel, or does something before it lets a step of the source pass.
-fn at_source(play: impl Fn(&Step<'_>) -> io::Result<()> + Send + Sync + 'static) -> impl Gate + 'static {
-    Script::new(move |_, step| if step.realm == Realm::Source { play(step) } else { Ok(()) })
-}
+use clawsnap::report::{Consistency, Report};
+use scene::{Frozen, Scene, append, at_of_a, at_source, instant, links_of_a, once, paths, takes};
+use support::{Archive, Script, write, write_cold};
 
 /// Such a directory, as NFS and FUSE can have it, was in no archive and in no report, and the run said that it was
 /// complete.
@@ -359,49 +265,6 @@ fn a_rewritten_session_that_was_deleted_then_is_captured_from_our_own_link() {
     assert_eq!(archive.contents(&path), Some(&b"{\"migrated\":1}\n"[..]));
 }
 
-/// A file that is streamed, as it is larger than what is read at once.
-fn large(scene: &Scene) -> (PathBuf, Vec<u8>) {
-    let (path, contents) = (scene.session("a", 4), b"{\"large\":true}\n".repeat(400_000));
-    write_cold(&path, &contents);
-    (path, contents)
-}
-
-/// Somewhere in the middle of the streaming.
-fn mid_stream() -> impl Fn(&Step<'_>) -> bool + Send + Sync + 'static {
-    let reads = std::sync::atomic::AtomicU32::new(0);
-    // The staged name of a linked file is a number.
-    move |step| {
-        let staged = step.verb == Verb::Read && step.realm == Realm::Staging;
-        staged && reads.fetch_add(1, Ordering::SeqCst) == 14
-    }
-}
-
-#[test]
-fn a_large_file_that_shrinks_while_it_is_streamed_is_torn_and_tears_nothing_else() {
-    let scene = Scene::new();
-    let (path, contents) = large(&scene);
-    let shrunk = path.clone();
-    let gate = once(mid_stream(), move || {
-        fs::OpenOptions::new().write(true).open(&shrunk).expect("opens").set_len(1_000_000).expect("shrinks");
-    });
-    let (report, archive) = scene.play(scene.backup().gate(gate));
-    assert_eq!(report.exit_code(), 3);
-    assert_eq!(paths(&report.losses), [path.as_path()]);
-    assert_eq!(archive.contents(&path).expect("is there").len(), contents.len(), "padded to what was promised");
-    assert!(archive.payload.contains_key(&scene.session("b", 2)), "what follows is whole");
-}
-
-#[test]
-fn a_large_file_that_grows_while_it_is_streamed_yields_what_was_promised() {
-    let scene = Scene::new();
-    let (path, contents) = large(&scene);
-    let grown = path.clone();
-    let gate = once(mid_stream(), move || append(&grown, "{\"more\":1}\n"));
-    let (report, archive) = scene.play(scene.backup().gate(gate));
-    assert_eq!(archive.contents(&path), Some(&contents[..]));
-    assert!(report.counts.torn <= 1, "{:?}", report.losses);
-}
-
 /// Moves something at every step.
 fn for_ever(play: impl Fn(u64) + Send + Sync + 'static) -> impl Gate + 'static {
     Script::new(move |count, step| {
@@ -590,104 +453,6 @@ fn a_source_that_may_not_be_opened_is_lost_and_the_others_are_archived() {
     assert_eq!(archive.manifest["assets"].as_array().map(Vec::len), Some(1), "what is lost is no asset");
 }
 
-/// A large hot file that was rewritten in its middle, with its length and both its ends as before, was told as a prefix that
-/// lost nothing, though its bytes could be a mixture.
-#[test]
-fn a_large_hot_file_that_is_rewritten_in_its_middle_is_no_prefix() {
-    let scene = Scene::new();
-    let path = scene.session("a", 5);
-    write(&path, "{\"n\":1}\n".repeat(50_000));
-    let rewritten = path.clone();
-    let observer = Frozen(move || {
-        let file = fs::OpenOptions::new().write(true).open(&rewritten).expect("opens");
-        file.write_all_at(b"{\"n\":2}\n", 200_000).expect("rewrites");
-    });
-    let (report, archive) = scene.play(scene.backup().mode(Mode::Link).holding_nothing().observer(observer));
-    assert_eq!((report.exit_code(), report.counts.prefix, report.counts.later), (0, 0, 1));
-    assert_eq!(archive.contents(&path), Some(&fs::read(&path).expect("reads")[..]));
-}
-
-/// Appends to a log and rotates it: from then on its name is bound to another file.
-fn rotate(log: &Path) -> PathBuf {
-    append(log, "{\"last\":1}\n");
-    let old = log.with_extension("1");
-    fs::rename(log, &old).expect("rotates");
-    fs::write(log, "{\"new\":1}\n").expect("begins another");
-    old
-}
-
-/// A log that was appended to and rotated after the freeze was archived as the file that had its name by then, and what was
-/// frozen of it was in no entry.
-#[test]
-fn a_log_that_is_rotated_after_the_freeze_is_archived_from_the_file_that_was_frozen() {
-    for (name, capture) in [("agents/a/sessions/7.jsonl", "link"), ("workspace/log.md", "pin")] {
-        let scene = Scene::new();
-        let path = scene.state().join(name);
-        write_cold(&path, "{\"n\":1}\n");
-        let log = path.clone();
-        let (report, archive) =
-            scene.play(scene.backup().mode(Mode::Link).observer(Frozen(move || drop(rotate(&log)))));
-        assert_eq!((report.exit_code(), report.counts.later), (0, 1), "{capture}");
-        assert_eq!(archive.contents(&path), Some(&b"{\"n\":1}\n{\"last\":1}\n"[..]), "{capture}");
-        let told = archive.inventory.iter().find(|line| line["fate"] == "later").expect("the inventory tells it");
-        assert_eq!(told["capture"], capture);
-    }
-}
-
-/// Where a rotated log was archived as the file that had its name by then, and that had two names, another name of the frozen
-/// one became a link to that.
-#[test]
-fn another_name_of_a_rotated_log_that_will_not_rest_is_no_link_to_what_came_in_its_place() {
-    let scene = Scene::new();
-    let (path, other) = (scene.session("a", 1), scene.session("b", 9));
-    fs::hard_link(&path, &other).expect("links");
-    let (log, rotated) = (path.clone(), Arc::new(OnceLock::<PathBuf>::new()));
-    let old = Arc::clone(&rotated);
-    let gate = Script::new(move |_, step| {
-        if let (Verb::Read, Some(old)) = (step.verb, old.get()) {
-            append(old, "{\"more\":1}\n");
-        }
-        Ok(())
-    });
-    let observer = Frozen(move || {
-        rotated.set(rotate(&log)).expect("is rotated once");
-        fs::hard_link(&log, log.with_extension("new")).expect("links");
-    });
-    let (report, archive) = scene.play(scene.backup().gate(gate).observer(observer));
-    assert_eq!((report.exit_code(), report.counts.later, paths(&report.losses)), (3, 1, vec![other.clone()]));
-    assert_eq!(archive.contents(&path), Some(&b"{\"new\":1}\n"[..]));
-    let archived = archive.contents(&other).expect("is there");
-    assert!(archived.starts_with(b"{\"agent\":\"a\",\"n\":1}\n"), "{}", String::from_utf8_lossy(archived));
-}
-
-/// A file that changed until the time to settle was over, and was removed then, was told as whole, with the mode of its
-/// staged copy; or as lost, where its bytes were in memory.
-#[test]
-fn a_file_that_never_rested_and_is_removed_is_torn_with_what_was_read_of_it() {
-    for mode in [Mode::Link, Mode::Copy] {
-        let scene = Scene::new();
-        let path = scene.session("a", 6);
-        write(&path, "{}\n");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("sets its mode");
-        let (growing, victim) = (path.clone(), path.clone());
-        let gate = at_source(move |step| {
-            if step.verb == Verb::Read && step.name.ends_with(b"6.jsonl") {
-                append(&growing, "{\"more\":1}\n");
-            }
-            Ok(())
-        });
-        let observer = Frozen(move || fs::remove_file(&victim).expect("removes"));
-        let backup = scene.backup().mode(mode).settle(Duration::from_millis(50));
-        let (report, archive) = scene.play(backup.gate(gate).observer(observer));
-        assert_eq!((report.exit_code(), paths(&report.losses)), (3, vec![path.clone()]), "{mode:?}");
-        assert_eq!((report.losses[0].fate, archive.payload[&path].mode & 0o777), ("torn", 0o640), "{mode:?}");
-        assert!(
-            archive.contents(&path).is_some_and(|contents| contents.starts_with(b"{}\n{\"more\":1}\n")),
-            "{mode:?}"
-        );
-    }
-}
-
 /// Replaces a directory by a file that has its inode number; `false` where the filesystem gives that to no file at once.
 fn becomes_a_file(dir: &Path) -> bool {
     let number = fs::metadata(dir).expect("is there").ino();
@@ -819,96 +584,4 @@ fn a_directory_that_is_gone_when_it_has_left_and_comes_back_has_no_departed_name
     let (dir, report, archive) = a_visit_of_a_directory_that_has_left(None, true);
     assert!(report.exit_code() == 0 && archive.contents(&dir.join("0.jsonl")).is_some());
     assert_eq!(paths(&report.departed), [] as [PathBuf; 0]);
-}
-
-/// Of two names of a file that was rewritten, or would not rest, only the first was told of.
-#[test]
-fn each_name_of_a_file_that_moved_is_told_of() {
-    for rests in [true, false] {
-        let scene = Scene::new();
-        let (one, two) = (scene.session("a", 1), scene.session("b", 9));
-        fs::hard_link(&one, &two).expect("links");
-        let (path, frozen) = (one.clone(), Arc::new(AtomicU64::new(0)));
-        let moves = Arc::clone(&frozen);
-        let gate = Script::new(move |_, step| {
-            if !rests && step.verb == Verb::Read && moves.load(Ordering::SeqCst) > 0 {
-                let count = moves.fetch_add(1, Ordering::SeqCst);
-                fs::write(&path, format!("{{\"moves\":{count}}}\n")).expect("rewrites");
-            }
-            Ok(())
-        });
-        let rewritten = one.clone();
-        let observer = Frozen(move || {
-            fs::write(&rewritten, "{\"migrated\":1}\n").expect("rewrites");
-            frozen.store(1, Ordering::SeqCst);
-        });
-        let (report, archive) = scene.play(scene.backup().gate(gate).observer(observer));
-        let told = if rests { &report.moved } else { &report.losses };
-        assert_eq!(paths(told), [one.clone(), two.clone()], "rests: {rests}");
-        let fate = if rests { "later" } else { "torn" };
-        assert!(told.iter().all(|fated| fated.fate == fate), "{told:?}");
-        assert_eq!(archive.payload[&two].kind, tar::EntryType::Link);
-        assert_eq!(archive.inventory.iter().filter(|line| line["fate"] == fate).count(), 2);
-    }
-}
-
-/// What was copied of a large hot file when the filesystem was full stayed there for the rest of the run, and the file was
-/// lost.
-#[test]
-fn a_copy_that_no_room_is_left_for_is_given_up_at_once_and_the_file_streamed() {
-    for verb in [Verb::Create, Verb::Write] {
-        let scene = Scene::new();
-        let (path, contents) = large(&scene);
-        write(&path, &contents);
-        let (top, full) = (scene.top.path().to_owned(), Arc::new(AtomicBool::new(false)));
-        let (found, frozen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (left, begun, number) = (Arc::clone(&found), Arc::clone(&frozen), AtomicU64::new(0));
-        let gate = Script::new(move |_, step| {
-            let ours = step.realm == Realm::Staging && begun.load(Ordering::SeqCst);
-            if ours && step.verb == Verb::Read && full.load(Ordering::SeqCst) {
-                left.fetch_add(copies(&top), Ordering::SeqCst);
-            }
-            let fails = ours && step.verb == verb && number.fetch_add(1, Ordering::SeqCst) == 0;
-            if fails && !full.swap(true, Ordering::SeqCst) { Err(io::Error::from_raw_os_error(28)) } else { Ok(()) }
-        });
-        let observer = Frozen(move || frozen.store(true, Ordering::SeqCst));
-        let backup = scene.backup().mode(Mode::Link).gate(gate).observer(observer);
-        let (report, archive) = scene.play(backup);
-        assert_eq!((report.exit_code(), paths(&report.losses)), (0, vec![]), "{verb:?}");
-        assert!(archive.contents(&path) == Some(&contents[..]), "{verb:?}");
-        assert_eq!(found.load(Ordering::SeqCst), 0, "{verb:?}: copies were left");
-    }
-}
-
-/// The copy of a large hot file that grew meanwhile stayed in staging beside the next one.
-#[test]
-fn a_copy_that_its_file_outgrew_makes_room_for_the_next() {
-    let scene = Scene::new();
-    let (path, contents) = large(&scene);
-    write(&path, &contents);
-    let (top, growing) = (scene.top.path().to_owned(), path.clone());
-    let (most, frozen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let (seen, begun, grown) = (Arc::clone(&most), Arc::clone(&frozen), AtomicBool::new(false));
-    let gate = Script::new(move |_, step| {
-        let ours = step.realm == Realm::Staging && begun.load(Ordering::SeqCst);
-        if ours && step.verb == Verb::Write && !grown.swap(true, Ordering::SeqCst) {
-            append(&growing, "{\"more\":1}\n");
-        }
-        if ours && step.verb == Verb::Read {
-            seen.fetch_max(copies(&top), Ordering::SeqCst);
-        }
-        Ok(())
-    });
-    let observer = Frozen(move || frozen.store(true, Ordering::SeqCst));
-    let (report, archive) = scene.play(scene.backup().mode(Mode::Link).gate(gate).observer(observer));
-    assert_eq!((report.exit_code(), report.counts.prefix, most.load(Ordering::SeqCst)), (0, 1, 1));
-    assert!(archive.contents(&path) == Some(&contents[..]));
-}
-
-/// Files in staging that have no other name, but for its lock.
-fn copies(top: &Path) -> u64 {
-    let dirs = leftovers(top).into_iter().flat_map(|staging| fs::read_dir(staging).expect("lists"));
-    let shards = dirs.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir());
-    let files = shards.flat_map(|shard| fs::read_dir(shard).expect("lists"));
-    files.filter(|file| file.as_ref().expect("an entry").metadata().is_ok_and(|file| file.nlink() == 1)).count() as u64
 }
