@@ -445,6 +445,29 @@ fn an_archive_that_was_found_broken_is_not_believed_again() {
     }
 }
 
+/// A restore to a disk that was full took the proof away from an archive that had nothing to do with it.
+#[test]
+fn a_restore_that_its_target_fails_says_nothing_about_the_archive() {
+    let stage = Stage::new();
+    fs::write(stage.path("source/large"), vec![b'x'; 3_000_000]).expect("writes");
+    stage.create("source", THEN);
+    let archive = format!("out/{}", named(THEN));
+    let is_noted = || {
+        let mut command = Command::new("getfattr");
+        let output = command.args(["-n", "user.clawsnap.proof"]).arg(stage.path(&archive)).output().expect("runs");
+        output.status.success()
+    };
+    if !is_noted() {
+        eprintln!("skipped: there are no extended attributes here");
+        return;
+    }
+    let mut shell = Command::new("sh");
+    let script = format!("ulimit -f 8; exec {CLAWSNAP} restore {archive} --target back");
+    let output = shell.args(["-c", &script]).current_dir(stage.dir.path()).output().expect("runs");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(is_noted() && !stage.path("back").exists());
+}
+
 /// Two lines of a crontab begin in the same second: the slower one threw its proven archive away, every night.
 #[test]
 fn sources_that_are_backed_up_in_the_same_second_get_an_archive_each() {

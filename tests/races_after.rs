@@ -241,6 +241,24 @@ fn a_copy_that_its_file_outgrew_makes_room_for_the_next() {
     assert!(archive.contents(&path) == Some(&contents[..]));
 }
 
+/// The bytes of a database that could only be read where it lay were called a prefix, and no loss, when it grew meanwhile.
+#[test]
+fn a_database_of_which_there_are_only_bytes_is_torn_though_it_only_grew() {
+    let scene = Scene::new();
+    let database = scene.state().join("memory/main.sqlite");
+    write(&database, [&b"SQLite format 3\0"[..], &[7; 3 << 20]].concat());
+    let growing = database.clone();
+    // Nothing of ours can be made anywhere.
+    let gate = Script::new(move |_, step| match step.realm {
+        Realm::Staging => Err(io::Error::from_raw_os_error(13)),
+        _ => Ok(()),
+    });
+    let observer = Frozen(move || append(&growing, "more"));
+    let (report, archive) = scene.play(scene.backup().gate(gate).observer(observer));
+    assert_eq!((report.exit_code(), paths(&report.losses)), (3, vec![database.clone()]), "{report:#?}");
+    assert!(archive.contents(&database).is_some());
+}
+
 /// Files in staging that have no other name, but for its lock.
 fn copies(top: &Path) -> u64 {
     let dirs = leftovers(top).into_iter().flat_map(|staging| fs::read_dir(staging).expect("lists"));

@@ -103,7 +103,8 @@ impl Contents<'_> {
         if let Some(shortfall) = shortfall {
             return Ok(Some(Fate::Torn(shortfall.reason(self.size))));
         }
-        let Some(recheck) = &self.recheck else { return Ok(None) };
+        // What is lost in part stays so, however little it moved.
+        let Some(recheck) = self.recheck.as_ref().filter(|_| !self.fate.is_loss()) else { return Ok(None) };
         Ok(gate::tolerate(recheck.outcome(reader))?.unwrap_or_else(|| Some(modified())))
     }
 }

@@ -174,8 +174,9 @@ impl Capturer<'_> {
     /// What its times say about a file whose metadata was taken when the filesystem's clock stood at `looked`, or
     /// later.
     fn marks(&self, stat: &Stat, looked: Timestamp) -> Marks {
-        let hot = stat.mtime >= self.settings.hot_since;
-        let young = hot && stat.mtime.is_fresh(looked, self.tick);
+        // What is young is hot by any clock: that of a server may be far behind ours.
+        let young = stat.mtime.is_fresh(looked, self.tick);
+        let hot = young || stat.mtime >= self.settings.hot_since;
         Marks { hot, young, ..Marks::default() }
     }
 

@@ -176,9 +176,9 @@ impl Staging {
         let dir = host.dir.open_dir(host.name.as_bytes())?;
         let before = sys::coarse_now();
         let lock = dir.create(LOCK)?;
-        // How far the clock that stamps here is from ours: on a network filesystem it is another machine's.
-        let (stamp, after) = (lock.stat()?.mtime, sys::now());
-        let off = before.since(stamp).max(stamp.since(after));
+        // How far the clock that stamps here is from ours, at most: on a network filesystem it is another machine's.
+        let (stamp, after) = (lock.stat()?.mtime, sys::coarse_now());
+        let off = after.since(stamp).max(stamp.since(before));
         let lock = lock.file().try_clone()?;
         if !dir.lock(&lock)? {
             return Err(io::Error::new(
@@ -544,7 +544,7 @@ mod tests {
             let unmarked = (0..500).filter(is_unmarked).count();
             let tick = Staging::create(&dir, 1, None).expect("creates").tick();
             println!("{}: {unmarked} of 500 names left unmarked, a tick of {tick:?}", top.path().display());
-            assert!(unmarked == 0 || tick == sys::coarse_tick(), "{unmarked}, {}", top.path().display());
+            assert!(unmarked == 0 || tick >= sys::coarse_tick(), "{unmarked}, {}", top.path().display());
             assert_eq!(names(top.path()), [] as [String; 0], "the probe cleans up");
         }
     }

@@ -11,6 +11,7 @@ use tar::{EntryType, Header};
 use super::ahead::read_ahead;
 use super::blocks::{Blocks, Entry};
 use super::memory::{Compared, Memory};
+use super::noting::Noting;
 use super::shape::{Shape, is_plain, lies_in};
 use super::told::{Told, ToldManifest};
 use crate::archive::{
@@ -277,7 +278,13 @@ impl<'g> Stranger<'g> {
         let xattrs = records.xattrs();
         let time = parsed_time(&mtime).ok_or_else(|| unproven(format!("{} has no time", shown(below))))?;
         let met = Met { path: below, kind, mode, uid, gid, mtime: time, link, xattrs: &xattrs };
-        self.guest.entry(met, &mut digesting).map_err(unreadable)?;
+        let mut reading = Noting::new(&mut digesting);
+        let taken = self.guest.entry(met, &mut reading);
+        let is_archives_fault = reading.failed;
+        taken.map_err(|error| match is_archives_fault {
+            true => unreadable(error),
+            false => Error::failed("take in", shown(below), error),
+        })?;
         let (size, blake3) = digesting.finish().map_err(unreadable)?;
         Ok(Seen {
             path: below,
