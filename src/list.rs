@@ -57,11 +57,19 @@ pub struct ToldLoss {
 
 /// Which names are wanted: all of them, or those that a pattern fits, and what lies below.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted(Option<GlobSet>);
+pub struct Wanted(Option<Patterns>);
+
+#[derive(Clone, Debug)]
+struct Patterns {
+    globs: GlobSet,
+    /// Whole paths as they were written: they fit themselves, whatever they would mean as globs.
+    paths: Vec<Vec<u8>>,
+}
 
 impl Wanted {
     /// Patterns of whole paths. One that begins with no slash may begin at any component. One that could be the start
-    /// of a session's number stands for all files of that session too.
+    /// of a session's number stands for all files of that session too. A whole path fits itself, though its names have
+    /// brackets or the like in them.
     ///
     /// # Errors
     /// A pattern that is none.
@@ -69,18 +77,24 @@ impl Wanted {
         if patterns.is_empty() {
             return Ok(Self(None));
         }
-        let mut set = GlobSetBuilder::new();
+        let (mut set, mut paths) = (GlobSetBuilder::new(), Vec::new());
         let malformed = |error: globset::Error| Error::Usage(error.to_string());
         for pattern in patterns {
             let trimmed = pattern.strip_suffix('/').unwrap_or(pattern);
-            let whole = if trimmed.starts_with('/') { trimmed.to_owned() } else { format!("**/{trimmed}") };
+            let is_path = trimmed.starts_with('/');
+            let whole = if is_path { trimmed.to_owned() } else { format!("**/{trimmed}") };
             let sessions = is_session_id(trimmed).then(|| format!("**/sessions/{trimmed}*"));
             let below = |glob: String| [format!("{glob}/**"), glob];
             for glob in [whole].into_iter().chain(sessions).flat_map(below) {
-                set.add(GlobBuilder::new(&glob).literal_separator(true).build().map_err(malformed)?);
+                match GlobBuilder::new(&glob).literal_separator(true).build() {
+                    Ok(glob) => drop(set.add(glob)),
+                    Err(_) if is_path => {}
+                    Err(error) => return Err(malformed(error)),
+                }
             }
+            paths.extend(is_path.then(|| trimmed.as_bytes().to_vec()));
         }
-        Ok(Self(Some(set.build().map_err(malformed)?)))
+        Ok(Self(Some(Patterns { globs: set.build().map_err(malformed)?, paths })))
     }
 
     /// Whether all names are.
@@ -90,7 +104,11 @@ impl Wanted {
 
     /// Whether `path` is one of them.
     pub fn fits(&self, path: &[u8]) -> bool {
-        self.0.as_ref().is_none_or(|set| set.is_match(Path::new(OsStr::from_bytes(path))))
+        self.0.as_ref().is_none_or(|patterns| {
+            let is_below =
+                |top: &Vec<u8>| path.strip_prefix(&top[..]).is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
+            patterns.paths.iter().any(is_below) || patterns.globs.is_match(Path::new(OsStr::from_bytes(path)))
+        })
     }
 }
 
@@ -177,6 +195,11 @@ mod tests {
             ("4f1c", "/s/agents/main/notes/4f1c0a3e.jsonl", false),
             ("4f1", "/s/agents/main/sessions/4f1c0a3e-1111.jsonl", false),
             ("4f1z", "/s/agents/main/sessions/4f1z.jsonl", false),
+            // A path copied from a list did not fit itself, and named its neighbour in its place.
+            ("/s/app/[id]", "/s/app/[id]/page.tsx", true),
+            ("/s/{{name}}/", "/s/{{name}}", true),
+            ("/s/a[", "/s/a[", true),
+            ("/s/a[", "/s/a[2", false),
         ] {
             assert_eq!(fits(pattern, path), expected, "{pattern} {path}");
         }

@@ -48,7 +48,7 @@ pub struct Session {
 pub struct Found {
     /// All that are wanted.
     pub sessions: Vec<Session>,
-    /// Databases that no sessions could be read from, and why.
+    /// What no sessions could be read from, and why.
     pub warnings: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ pub fn sessions(
     found: &mut Found,
 ) -> Result<()> {
     let desk = Desk::new(gate, "set TMPDIR");
-    let mut seeker = Seeker { wanted, databases, desk, found, fates: HashMap::new() };
+    let mut seeker = Seeker { wanted, databases, desk, found, fates: HashMap::new(), read: HashMap::new() };
     let proof = read_ours(archive, gate, observer, &mut seeker);
     seeker.conclude();
     if let Some(trouble) = seeker.desk.trouble() {
@@ -85,6 +85,15 @@ struct Seeker<'a> {
     found: &'a mut Found,
     /// Of the files that hold sessions and were not simply kept.
     fates: HashMap<Vec<u8>, String>,
+    /// Where among those that were found the session of a file is.
+    read: HashMap<Vec<u8>, usize>,
+}
+
+/// What its path says of a session.
+struct Named {
+    agent: String,
+    id: String,
+    state: State,
 }
 
 impl Guest for Seeker<'_> {
@@ -95,7 +104,16 @@ impl Guest for Seeker<'_> {
                 let id = String::from_utf8_lossy(id).into_owned();
                 if self.fits(&path, &id) {
                     let summary = Summary::read(contents)?;
+                    self.read.insert(path.clone(), self.found.sessions.len());
                     self.keep(&path, agent, Stored { id, state, summary }, || met.mtime.to_string());
+                }
+                Ok(())
+            }
+            Some(Store::Transcript { agent, id, state }) if met.kind == "hardlink" => {
+                let id = String::from_utf8_lossy(id).into_owned();
+                if self.fits(&path, &id) {
+                    let session = Named { agent: String::from_utf8_lossy(agent).into_owned(), id, state };
+                    self.keep_again(path, session, source_path(met.link.unwrap_or_default()));
                 }
                 Ok(())
             }
@@ -132,6 +150,23 @@ impl Seeker<'_> {
             first_message: summary.first_message,
             last_time: summary.last.map_or_else(otherwise, written_millis),
         });
+    }
+
+    /// Another name of a file whose session was read, if its first name is one that is wanted, too.
+    fn keep_again(&mut self, path: Vec<u8>, named: Named, first: &[u8]) {
+        let Named { agent, id, state } = named;
+        match self.read.get(first).and_then(|at| self.found.sessions.get(*at)) {
+            Some(read) => {
+                let session =
+                    Session { agent, id, state, path: PathName(path), fate: "kept".to_owned(), ..read.clone() };
+                self.found.sessions.push(session);
+            }
+            None => self.found.warnings.push(format!(
+                "the session in {} is not shown: its contents are those of {}, which must be named too",
+                shown(&path),
+                shown(first)
+            )),
+        }
     }
 
     fn read_database(&mut self, path: &[u8], agent: &[u8], met: &Met<'_>, contents: &mut dyn Read) -> io::Result<()> {

@@ -16,11 +16,17 @@ struct Scene {
 
 impl Scene {
     fn new(files: &[(&str, Vec<u8>)]) -> Self {
+        Self::with(files, |_| {})
+    }
+
+    /// And what is done to the directory of agents before it is backed up.
+    fn with(files: &[(&str, Vec<u8>)], further: impl FnOnce(&Path)) -> Self {
         let scene = Self { top: tempfile::tempdir().expect("a directory") };
         write_cold(&scene.state().join("openclaw.json"), "{}");
         for (path, contents) in files {
             write_cold(&scene.state().join("agents").join(path), contents);
         }
+        further(&scene.state().join("agents"));
         let report = Backup::of(&scene.state()).serving_databases().to(&scene.archive());
         assert!(matches!(report.exit_code(), 0 | 3), "{:?}", report.error);
         scene
@@ -66,6 +72,21 @@ fn told(listed: &Value) -> Vec<[&str; 4]> {
     let all = listed["sessions"].as_array().expect("sessions").iter();
     all.map(|session| ["agent", "id", "state", "firstMessage"].map(|field| session[field].as_str().unwrap_or("-")))
         .collect()
+}
+
+/// `cp -al agents before` before an upgrade hid each session from the list: its file was a second name then.
+#[test]
+fn a_session_is_listed_by_each_of_its_files_names() {
+    let scene = Scene::with(&[("main/sessions/aaaa.jsonl", session("hello", 1))], |agents| {
+        fs::create_dir_all(agents.join("before/sessions")).expect("makes");
+        fs::hard_link(agents.join("main/sessions/aaaa.jsonl"), agents.join("before/sessions/bbbb.jsonl"))
+            .expect("links");
+    });
+    let found = told(&scene.json(&[])).into_iter().map(|told| told.map(str::to_owned)).collect::<Vec<_>>();
+    assert_eq!(found, [["before", "bbbb", "current", "hello"], ["main", "aaaa", "current", "hello"]]);
+    let one = scene.list(&["*/main/sessions/*"]);
+    let said = String::from_utf8_lossy(&one.stdout).into_owned() + &String::from_utf8_lossy(&one.stderr);
+    assert!(said.contains("must be named too") && said.contains("before/sessions/bbbb.jsonl"), "{said}");
 }
 
 #[test]

@@ -267,6 +267,42 @@ mod commands {
         assert_eq!((code, trust), (Some(4), vec!["proven", "unproven"]));
     }
 
+    /// An archive that was decrypted on the fly was called a bomb: a pipe has no length that it could unpack to too much of.
+    #[test]
+    fn an_archive_is_read_through_a_pipe_however_long_it_is() {
+        let scene = Scene::new();
+        let noise = vec![b'x'; 70 << 20];
+        fs::write(scene.path("state/large.txt"), noise).expect("writes");
+        scene.archive("tar");
+        for line in ["verify /dev/stdin", "list /dev/stdin", "restore /dev/stdin --target back"] {
+            let mut command = Command::new("sh");
+            let script = format!("cat a.tar | {} {line}", env!("CARGO_BIN_EXE_clawsnap"));
+            command.args(["-c", &script]).current_dir(scene.top.path()).env("HOME", scene.top.path());
+            let (code, _, stderr) = said(&command.output().expect("runs"));
+            assert_eq!(code, Some(0), "{line}: {stderr}");
+        }
+    }
+
+    /// A helper that could not be started made a sound archive a broken one, and took its proof away.
+    #[test]
+    fn a_helper_that_cannot_look_says_nothing_about_the_archive() {
+        let scene = Scene::new();
+        rusqlite::Connection::open(scene.path("state/a.sqlite"))
+            .and_then(|database| database.execute_batch("CREATE TABLE t(n)"))
+            .expect("makes a database");
+        scene.archive("tar");
+        let codes = (6..20).map(|limit| {
+            let mut command = Command::new("sh");
+            let script = format!("ulimit -n {limit}; exec {} verify -q a.tar", env!("CARGO_BIN_EXE_clawsnap"));
+            command.args(["-c", &script]).current_dir(scene.top.path()).env("HOME", scene.top.path());
+            let (code, _, stderr) = said(&command.output().expect("runs"));
+            assert!(matches!(code, Some(0 | 1)), "{limit}: {code:?} {stderr}");
+            code
+        });
+        let codes: Vec<_> = codes.collect();
+        assert!(codes.contains(&Some(0)) && codes.contains(&Some(1)), "{codes:?}");
+    }
+
     #[test]
     fn databases_are_checked_in_a_private_place_that_is_gone_afterwards() {
         let scene = Scene::new();

@@ -28,7 +28,7 @@ impl Databases {
     /// Looks at an entry, and checks it if it is a database.
     ///
     /// # Errors
-    /// Those of reading it; those of the temporary directory.
+    /// Those of reading it; those of the temporary directory, and of the process that looks.
     pub(super) fn meet(&mut self, path: &[u8], contents: &mut dyn Read) -> io::Result<()> {
         if self.options.helper.is_empty() || self.options.check == Check::Off {
             return Ok(());
@@ -40,8 +40,9 @@ impl Databases {
         }
         let check = |staging: &_, place| check_copy(&self.options, staging, place);
         match self.desk.lay_out(&start, contents, check)? {
-            Ok(()) => self.sound += 1,
-            Err(words) => self.broken.push((path.to_vec(), words.to_string())),
+            Ok(None) => self.sound += 1,
+            Ok(Some(words)) => self.broken.push((path.to_vec(), words)),
+            Err(error) => return Err(self.desk.failed(error)),
         }
         Ok(())
     }

@@ -40,11 +40,7 @@ impl Desk {
         let found = self.laid_out(start, &mut reading, look);
         match found {
             Err(error) if reading.failed || gate::is_cancelled(&error) => Err(error),
-            Err(error) => {
-                let failed = Error::failed("look at a database in", std::env::temp_dir(), error);
-                self.trouble = Some(failed.remedy(self.remedy));
-                Err(io::Error::other("a database could not be looked at"))
-            }
+            Err(error) => Err(self.failed(error)),
             Ok(Err(error)) if gate::is_cancelled(&error) => Err(error),
             Ok(found) => Ok(found),
         }
@@ -77,7 +73,14 @@ impl Desk {
         Ok(staging)
     }
 
-    /// What was wrong with the directory, and not with the archive.
+    /// Keeps what went wrong here, and not with the archive, for [`trouble`](Self::trouble); what ends the reading.
+    pub(crate) fn failed(&mut self, error: io::Error) -> io::Error {
+        let failed = Error::failed("look at a database in", std::env::temp_dir(), error);
+        self.trouble = Some(failed.remedy(self.remedy));
+        io::Error::other("a database could not be looked at")
+    }
+
+    /// What went wrong here, and not with the archive.
     pub(crate) fn trouble(&mut self) -> Option<Error> {
         self.trouble.take()
     }

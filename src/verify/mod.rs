@@ -166,7 +166,9 @@ fn open<'a>(
     observer.on(Event::Sealed { bytes });
     let input = Watched { file, read: 0, gate: Arc::clone(gate), observer };
     let unpacked = Decoder::new(input).map_err(unreadable)?;
-    let left = bytes.saturating_mul(most_ratio).max(HARMLESS);
+    // A pipe has no length to be held against.
+    let is_bounded = most_ratio < u64::MAX && found.is_file();
+    let left = if is_bounded { bytes.saturating_mul(most_ratio).max(HARMLESS) } else { u64::MAX };
     let mut input = BufReader::with_capacity(256 * 1024, Bounded { inner: unpacked, left });
     let mut start = Vec::new();
     input.by_ref().take(LOOKED_AT).read_to_end(&mut start).map_err(unreadable)?;

@@ -134,16 +134,17 @@ impl Default for DatabaseOptions {
     }
 }
 
-/// Has a file that lies at `staged` checked as a database, by a helper that sees nothing else.
+/// Has a file that lies at `staged` checked as a database, by a helper that sees nothing else; SQLite's words on what is
+/// wrong with it, if something is.
 ///
 /// # Errors
-/// SQLite's words on what is wrong with it; trouble with the helper; the cancellation of the run.
-pub(crate) fn check_copy(options: &DatabaseOptions, staging: &Staging, staged: Staged) -> io::Result<()> {
+/// Trouble with the helper, which says nothing about the file; the cancellation of the run.
+pub(crate) fn check_copy(options: &DatabaseOptions, staging: &Staging, staged: Staged) -> io::Result<Option<String>> {
     let mut helper = serve_copy(options, staging, staged)?;
     helper.send(&Ask::Verify)?;
     match helper.receive()? {
-        Say::Copied(_) => Ok(()),
-        Say::Failed(words) => Err(io::Error::other(words)),
+        Say::Copied(_) => Ok(None),
+        Say::Failed(words) => Ok(Some(words)),
         other => Err(io::Error::other(format!("its helper said {other:?}"))),
     }
 }
