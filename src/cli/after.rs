@@ -61,7 +61,7 @@ impl After {
 fn tell(command: &str, report: &Report) -> Result<(), String> {
     let words = launcher::words(false);
     let mut shell = Command::new(&words[0]);
-    shell.args(&words[1..]).args(["sh", "-c", command]);
+    shell.args(&words[1..]).args(["/dev/null", "sh", "-c", command]);
     let child = shell.stdin(Stdio::piped()).stdout(io::stderr()).spawn();
     let mut child = child.map_err(|error| format!("cannot be run: {error}"))?;
     if let Some(mut input) = child.stdin.take() {

@@ -4,7 +4,8 @@
 //! So what becomes the command is this program once more, which lets them through first.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
@@ -25,7 +26,7 @@ const NOT_FOUND: u8 = 127;
 const NOT_RUN: u8 = 126;
 
 /// What launches a command: this very program, even if another one has its path by now, as after an upgrade. With
-/// `bound`, the command is asked to end if we are gone.
+/// `bound`, the command is asked to end if we are gone. A file for refusals follows, then the command.
 pub(super) fn words(bound: bool) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["/proc/self/exe".into(), NAME.into()];
     if bound {
@@ -73,10 +74,17 @@ pub(super) fn launch(typed: &args::Launch) -> ExitCode {
         }
     }
     let _as_usual = SigSet::all().thread_unblock();
-    let Some((program, arguments)) = typed.words.split_first() else { return ExitCode::from(NOT_FOUND) };
+    let [refusals, program, arguments @ ..] = &typed.words[..] else { return ExitCode::from(NOT_FOUND) };
     let error = Command::new(program).args(arguments).exec();
     let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN };
+    // Who waits is told by the exit code, too.
+    let _told = refuse(Path::new(refusals), &error);
     say::failed(&format!("cannot run {}: {error}", program.to_string_lossy()), code)
+}
+
+/// Tells who waits that there is no command, which its exit code alone does not tell from one that failed.
+fn refuse(refusals: &Path, error: &io::Error) -> io::Result<()> {
+    File::options().write(true).open(refusals)?.write_all(error.to_string().as_bytes())
 }
 
 #[cfg(test)]
