@@ -14,8 +14,10 @@ use std::process::{Command, ExitCode};
 use nix::sys::signal::SigSet;
 use nix::unistd::{AccessFlags, access};
 
-use super::{args, page, say};
+use super::early::Early;
+use super::{args, say};
 use crate::command::Errand;
+use crate::report::{PathName, Ran};
 use crate::sys;
 
 /// The hidden subcommand.
@@ -39,16 +41,21 @@ pub(super) fn words(bound: bool) -> Vec<OsString> {
 /// A command of the user's.
 ///
 /// # Errors
-/// The exit code where there is no such program, which is told: to find that out when all the work is done is late.
-pub(super) fn errand(words: &[OsString], bound: bool, json: bool) -> Result<Errand, ExitCode> {
+/// The end of the run, where there is no such program: to find that out when all the work is done is late.
+pub(super) fn errand(words: &[OsString], bound: bool, json: bool) -> Result<Errand, Early> {
     let program = words.first().map(OsString::as_os_str).unwrap_or_default();
     if !is_there(program, std::env::var_os("PATH").as_deref()) {
-        let told = format!("there is no command {}: nothing was done", page::line(&program.to_string_lossy()));
-        return Err(say::failed(&told, NOT_FOUND));
+        let told = format!("there is no command {}: nothing was done", program.to_string_lossy());
+        return Err(Early::without_command(told, not_found(words)));
     }
     // Standard output is for the report.
     let output = if json { io::stderr().as_fd().try_clone_to_owned().ok() } else { None::<OwnedFd> };
     Ok(Errand { words: words.to_vec(), launcher: self::words(bound), output, ..Errand::default() })
+}
+
+fn not_found(words: &[OsString]) -> Ran {
+    let command = words.iter().map(|word| PathName(word.as_encoded_bytes().to_vec())).collect();
+    Ran { command, exit_code: Some(NOT_FOUND.into()), error: Some("it is not found".to_owned()), ..Ran::default() }
 }
 
 /// Whether a program can be found. One with a relative path is not looked for: it is not known where from.
