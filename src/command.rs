@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::gate::{Gate, Realm, Step, Verb, cancelled};
 use crate::report::{PathName, Ran, milliseconds_since};
-use crate::sys::{Dir, Process};
+use crate::sys::{Dir, Letterbox, Process};
 
 /// How long signals are still meant for a command that has failed.
 const LATE: Duration = Duration::from_millis(100);
@@ -22,7 +22,8 @@ const LATE: Duration = Duration::from_millis(100);
 pub struct Errand {
     /// The program and its arguments.
     pub words: Vec<OsString>,
-    /// A program, with arguments, that is told the words and becomes the command; none where it can be started as it is.
+    /// A program, with arguments, that becomes the command; none where that can be started as it is. It is told a file, in
+    /// which it writes why if it cannot become it, and the words.
     pub launcher: Vec<OsString>,
     /// Where its standard output goes, if not to ours.
     pub output: Option<OwnedFd>,
@@ -112,7 +113,8 @@ impl Errand {
         let name = self.words.first().map(|word| word.as_encoded_bytes()).unwrap_or_default();
         gate.pass(&Step { verb: Verb::Spawn, realm: Realm::Staging, dir: b"", name })?;
         let begun = Instant::now();
-        let mut command = self.command()?;
+        let refusals = Letterbox::new()?;
+        let mut command = self.command(&refusals)?;
         command.envs(variables.iter().copied());
         if let Some(directory) = directory {
             // By descriptor: its name may be bound to another directory by now.
@@ -135,13 +137,15 @@ impl Errand {
             command: self.words.iter().map(|word| PathName(word.as_encoded_bytes().to_vec())).collect(),
             exit_code: status.code(),
             signal: status.signal(),
+            error: refusals.word(),
             elapsed_milliseconds: milliseconds_since(begun),
             ..Ran::default()
         })
     }
 
-    fn command(&self) -> io::Result<Command> {
-        let mut words = self.launcher.iter().chain(&self.words).map(OsString::as_os_str);
+    fn command(&self, refusals: &Letterbox) -> io::Result<Command> {
+        let refusals = if self.launcher.is_empty() { None } else { Some(refusals.path()?.into_os_string()) };
+        let mut words = self.launcher.iter().chain(&refusals).chain(&self.words).map(OsString::as_os_str);
         let program: &OsStr = words.next().ok_or_else(|| io::Error::other("no command is given"))?;
         let mut command = Command::new(program);
         command.args(words);
@@ -177,6 +181,15 @@ mod tests {
         let ran = errand(&["sh", "-c", script]).run(Some(&dir), &[("WHERE", &moved)], &open()).expect("runs");
         std::fs::rename(&moved, top.path()).expect("renames");
         assert_eq!((ran.exit_code, ran.signal, ran.code()), (Some(7), None, 7));
+    }
+
+    #[test]
+    fn a_command_that_its_launcher_could_not_become_was_not_started() {
+        for (script, expected) in [("shift; exec \"$@\"", None), ("echo no > \"$1\"; exit 126", Some("no\n"))] {
+            let launcher = ["sh", "-c", script, "sh"].map(OsString::from).to_vec();
+            let ran = Errand { launcher, ..errand(&["sh", "-c", "exit 126"]) }.run(None, &[], &open()).expect("runs");
+            assert_eq!((ran.exit_code, ran.error.as_deref()), (Some(126), expected), "{script}");
+        }
     }
 
     #[test]

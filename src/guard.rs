@@ -22,12 +22,13 @@ pub struct Guard {
     pub errand: Errand,
     /// Whether the command is run although names were lost.
     pub despite_losses: bool,
-    /// Whether what was there is brought back at once if the command fails.
+    /// Whether what was there is brought back at once if the command was started and fails.
     pub rollback: bool,
 }
 
-/// Makes an archive, and runs a command if that is proven and whole. If the command fails, the report tells the way back,
-/// which is taken where that was asked for. [`Report::exit_code`] is that of the command, if it was run.
+/// Makes an archive, and runs a command if that is proven and whole. If the command was started and fails, the report
+/// tells the way back, which is taken where that was asked for. [`Report::exit_code`] is that of the command, if it was
+/// run.
 ///
 /// No link of ours is left when the command starts: OpenClaw's migrations refuse files that have two names.
 ///
@@ -62,7 +63,8 @@ pub fn guard(guard: Guard, gate: &Arc<dyn Gate>, observer: &dyn Observer, announ
 }
 
 fn ended(ran: Ran, archive: &Path, rollback: bool, back: &Back, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Ran {
-    if ran.code() == 0 {
+    // What could not be started has changed nothing.
+    if ran.code() == 0 || ran.error.is_some() {
         return ran;
     }
     let way_back = Some(back.command(archive));

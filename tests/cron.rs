@@ -56,6 +56,37 @@ fn the_command_for_failure_is_told_of_everything_but_a_whole_archive() {
     }
 }
 
+/// From cron, whose PATH is short, a `stage -- restic` that was not found ended with 127 and told nobody: the log and the
+/// commands came only after the words that were typed had been understood.
+#[test]
+fn the_command_for_failure_and_the_log_are_told_of_a_run_that_could_not_begin() {
+    let stage = Stage::new();
+    nix::unistd::mkfifo(&stage.path("silent"), nix::sys::stat::Mode::S_IRWXU).expect("makes");
+    for (line, more, code, outcome) in [
+        ("stage source", "-- no-such-program --flag", 127, "failed"),
+        ("guard source -o out/", "-- no-such-program", 127, "failed"),
+        ("create source -o out/ --exclude-from gone", "", 2, "usage"),
+        ("guard source -o -", "-- true", 2, "usage"),
+        ("stage source --exclude-from gone", "-- true", 2, "usage"),
+        ("create source -o out/ --exclude-from silent --patience 1s", "", 1, "failed"),
+        ("stage source --exclude-from silent --patience 1s", "-- true", 1, "failed"),
+    ] {
+        let mut command = stage.command(line);
+        let output = command.args(HOOKS).args(["--log", "log"]).args(more.split_whitespace()).output().expect("runs");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{line}: {}", text(&output.stderr));
+        let told = stage.said("bad.json").expect("was told");
+        let ran = (code == 127).then_some(127);
+        assert_eq!((told["outcome"].as_str(), told["ran"]["exitCode"].as_i64()), (Some(outcome), ran), "{line}");
+        let log = fs::read_to_string(stage.path("log")).expect("is there");
+        let error = told["error"].as_str().expect("has a reason");
+        assert!(log.ends_with(&format!(" {outcome}: {error}\n")) && log.lines().count() == 1, "{line}: {log}");
+        assert!(text(&output.stderr).contains(error), "{line}: {}", text(&output.stderr));
+        assert_eq!(stage.said("good.json"), None, "{line}");
+        ["bad.json", "log"].iter().for_each(|name| fs::remove_file(stage.path(name)).expect("removes"));
+    }
+    assert!(stage.archives().is_empty());
+}
+
 #[test]
 fn a_run_that_is_interrupted_tells_that_and_dies_by_its_signal_all_the_same() {
     let stage = Stage::new().large();
@@ -103,13 +134,14 @@ fn a_log_grows_by_a_line_a_run_with_the_time() {
 #[test]
 fn a_log_that_cannot_be_written_to_ends_it_before_anything_is_done() {
     let stage = Stage::new();
-    let output = stage.run("create source -o out/ --log no/such/log");
+    let output = stage.with("create source -o out/ --log no/such/log", &HOOKS);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         text(&output.stderr).starts_with("error: cannot write to the log no/such/log: "),
         "{}",
         text(&output.stderr)
     );
+    assert_eq!(stage.said("bad.json").expect("was told")["outcome"], "failed");
     assert!(stage.archives().is_empty());
 }
 

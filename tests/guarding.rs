@@ -76,17 +76,39 @@ fn a_program_that_is_not_there_ends_it_before_anything_is_done() {
     }
 }
 
+/// With --rollback a mistyped script, which had changed nothing, had the whole state exchanged for that of the archive: a
+/// program that could not be started was not told from one that failed with 126 or 127.
 #[test]
-fn a_program_that_cannot_be_run_is_told_with_the_way_back() {
+fn a_program_that_cannot_be_run_is_told_and_nothing_is_brought_back() {
     let stage = Stage::new();
     stage.write("plain", b"#!/bin/sh\nexit 0\n");
-    for (program, expected) in [("./plain", 126), ("./no-such", 127)] {
-        let output = stage.command("guard source -o out/ -q --").arg(program).output().expect("runs");
-        assert_eq!(code(&output), Some(expected), "{}", text(&output.stderr));
-        assert!(way_back(&output).starts_with("clawsnap restore "), "{program}");
-        assert!(text(&output.stderr).contains(&format!("cannot run {program}: ")), "{}", text(&output.stderr));
+    stage.write("lame", b"#!/no/such/interpreter\n");
+    fs::set_permissions(stage.path("lame"), fs::Permissions::from_mode(0o755)).expect("sets");
+    for (program, expected) in [("./plain", 126), ("./no-such", 127), ("./lame", 127)] {
+        for line in ["-q", "--rollback --json"] {
+            let output = stage.command(&format!("guard source -o out/ {line} --")).arg(program).output().expect("runs");
+            let told = text(&output.stderr);
+            assert_eq!(code(&output), Some(expected), "{told}");
+            assert!(told.contains(&format!("cannot run {program}: ")), "{told}");
+            assert!(told.contains("nothing was brought back, as it has changed nothing\n"), "{told}");
+            assert!(!told.contains("the way back: ") && kept(&stage.path("source")).is_empty(), "{told}");
+            let ran = if line == "-q" { continue } else { &json(&output)["ran"] };
+            assert!(ran["error"].is_string() && ran["rollback"].is_null() && ran["wayBack"].is_null(), "{ran}");
+            assert_eq!(ran["exitCode"], expected, "{ran}");
+        }
     }
-    assert_eq!(stage.archives().len(), 2);
+    assert_eq!(stage.archives().len(), 6);
+}
+
+#[test]
+fn a_command_that_ends_as_if_it_could_not_be_run_is_brought_back_from() {
+    let stage = Stage::new();
+    for expected in [126, 127] {
+        let script = format!("echo new > source/a.txt; exit {expected}");
+        let output = stage.guarded("source -o out/ -q --rollback", &script);
+        assert_eq!(code(&output), Some(expected), "{}", text(&output.stderr));
+        assert_eq!(fs::read(stage.path("source/a.txt")).expect("reads"), b"alpha");
+    }
 }
 
 /// On XFS the root came back with the time of its exchange: a directory that is exchanged with another one is stamped there.

@@ -27,7 +27,6 @@ impl After {
     /// # Errors
     /// In a sentence: a log that cannot be opened.
     pub(super) fn prepare(typed: &Unattended) -> Result<Self, String> {
-        let Unattended { log, on_success, on_failure, .. } = typed.clone();
         let home = Environment::of_process().home;
         let open = |path: &Path| {
             let path = place::with_home(path, home.as_deref());
@@ -36,7 +35,13 @@ impl After {
                 Err(error) => Err(format!("cannot write to the log {}: {error}", path.display())),
             }
         };
-        Ok(Self { log: log.as_deref().map(open).transpose()?, on_success, on_failure })
+        Ok(Self { log: typed.log.as_deref().map(open).transpose()?, ..Self::without_log(typed) })
+    }
+
+    /// The commands alone.
+    pub(super) fn without_log(typed: &Unattended) -> Self {
+        let Unattended { on_success, on_failure, .. } = typed.clone();
+        Self { log: None, on_success, on_failure }
     }
 
     /// Does it. What goes wrong is told, and changes nothing of what was done.
@@ -61,7 +66,7 @@ impl After {
 fn tell(command: &str, report: &Report) -> Result<(), String> {
     let words = launcher::words(false);
     let mut shell = Command::new(&words[0]);
-    shell.args(&words[1..]).args(["sh", "-c", command]);
+    shell.args(&words[1..]).args(["/dev/null", "sh", "-c", command]);
     let child = shell.stdin(Stdio::piped()).stdout(io::stderr()).spawn();
     let mut child = child.map_err(|error| format!("cannot be run: {error}"))?;
     if let Some(mut input) = child.stdin.take() {

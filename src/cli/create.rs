@@ -30,7 +30,7 @@ pub(super) fn create(typed: args::Create) -> ExitCode {
     let (patience, terminal) = (typed.freezing.patience, io::stdout().is_terminal());
     let intent = match run::meant("create", patience, move || Intent::of(typed, Environment::of_process(), terminal)) {
         Ok(intent) => intent,
-        Err(code) => return code,
+        Err(early) => return early.end(after),
     };
     let show = Show::new(json, quiet, &intent.destination);
     run::conclude(reported(intent, quiet, patience), |report| show.tell(report), after)

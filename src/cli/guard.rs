@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use color_eyre::eyre::Result;
 
 use super::args;
+use super::early::Early;
 use super::run::{self, Run};
 use super::{intent, launcher, ran, say, show};
 use crate::command::Errand;
@@ -16,24 +17,25 @@ use crate::{Create, Output};
 
 /// `clawsnap guard`.
 pub(super) fn run(typed: &args::Guard) -> ExitCode {
-    let errand = match launcher::errand(&typed.command, false, typed.unattended.json) {
-        Ok(errand) => errand,
-        Err(code) => return code,
-    };
     let after = match run::prepared(&typed.unattended) {
         Ok(after) => after,
         Err(code) => return code,
     };
-    let words = typed.clone();
-    let meant = move || order(&words, Environment::of_process());
-    let create = match run::meant("guard", typed.freezing.patience, meant) {
-        Ok(create) => create,
-        Err(code) => return code,
-    };
-    run::conclude(reported(typed, create, errand), |report| tell(report, typed), after)
+    match meant(typed) {
+        Ok((create, errand)) => run::conclude(reported(typed, create, errand), |report| tell(report, typed), after),
+        Err(early) => early.end(after),
+    }
 }
 
-/// What the typed words mean.
+/// What the typed words mean, as far as it is there.
+fn meant(typed: &args::Guard) -> Result<(Create, Errand), Early> {
+    let errand = launcher::errand(&typed.command, false, typed.unattended.json)?;
+    let words = typed.clone();
+    let order = move || order(&words, Environment::of_process());
+    Ok((run::meant("guard", typed.freezing.patience, order)?, errand))
+}
+
+/// What archive they mean.
 fn order(typed: &args::Guard, environment: Environment) -> Result<Create, String> {
     if typed.archive.output.as_deref() == Some(Path::new("-")) {
         return Err("guard wants an archive that can be read back: --output - is none".to_owned());

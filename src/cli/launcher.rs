@@ -4,7 +4,8 @@
 //! So what becomes the command is this program once more, which lets them through first.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
@@ -13,8 +14,10 @@ use std::process::{Command, ExitCode};
 use nix::sys::signal::SigSet;
 use nix::unistd::{AccessFlags, access};
 
-use super::{args, page, say};
+use super::early::Early;
+use super::{args, say};
 use crate::command::Errand;
+use crate::report::{PathName, Ran};
 use crate::sys;
 
 /// The hidden subcommand.
@@ -25,7 +28,7 @@ const NOT_FOUND: u8 = 127;
 const NOT_RUN: u8 = 126;
 
 /// What launches a command: this very program, even if another one has its path by now, as after an upgrade. With
-/// `bound`, the command is asked to end if we are gone.
+/// `bound`, the command is asked to end if we are gone. A file for refusals follows, then the command.
 pub(super) fn words(bound: bool) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["/proc/self/exe".into(), NAME.into()];
     if bound {
@@ -38,16 +41,21 @@ pub(super) fn words(bound: bool) -> Vec<OsString> {
 /// A command of the user's.
 ///
 /// # Errors
-/// The exit code where there is no such program, which is told: to find that out when all the work is done is late.
-pub(super) fn errand(words: &[OsString], bound: bool, json: bool) -> Result<Errand, ExitCode> {
+/// The end of the run, where there is no such program: to find that out when all the work is done is late.
+pub(super) fn errand(words: &[OsString], bound: bool, json: bool) -> Result<Errand, Early> {
     let program = words.first().map(OsString::as_os_str).unwrap_or_default();
     if !is_there(program, std::env::var_os("PATH").as_deref()) {
-        let told = format!("there is no command {}: nothing was done", page::line(&program.to_string_lossy()));
-        return Err(say::failed(&told, NOT_FOUND));
+        let told = format!("there is no command {}: nothing was done", program.to_string_lossy());
+        return Err(Early::without_command(told, not_found(words)));
     }
     // Standard output is for the report.
     let output = if json { io::stderr().as_fd().try_clone_to_owned().ok() } else { None::<OwnedFd> };
     Ok(Errand { words: words.to_vec(), launcher: self::words(bound), output, ..Errand::default() })
+}
+
+fn not_found(words: &[OsString]) -> Ran {
+    let command = words.iter().map(|word| PathName(word.as_encoded_bytes().to_vec())).collect();
+    Ran { command, exit_code: Some(NOT_FOUND.into()), error: Some("it is not found".to_owned()), ..Ran::default() }
 }
 
 /// Whether a program can be found. One with a relative path is not looked for: it is not known where from.
@@ -73,10 +81,17 @@ pub(super) fn launch(typed: &args::Launch) -> ExitCode {
         }
     }
     let _as_usual = SigSet::all().thread_unblock();
-    let Some((program, arguments)) = typed.words.split_first() else { return ExitCode::from(NOT_FOUND) };
+    let [refusals, program, arguments @ ..] = &typed.words[..] else { return ExitCode::from(NOT_FOUND) };
     let error = Command::new(program).args(arguments).exec();
     let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN };
+    // Who waits is told by the exit code, too.
+    let _told = refuse(Path::new(refusals), &error);
     say::failed(&format!("cannot run {}: {error}", program.to_string_lossy()), code)
+}
+
+/// Tells who waits that there is no command, which its exit code alone does not tell from one that failed.
+fn refuse(refusals: &Path, error: &io::Error) -> io::Result<()> {
+    File::options().write(true).open(refusals)?.write_all(error.to_string().as_bytes())
 }
 
 #[cfg(test)]

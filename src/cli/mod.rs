@@ -9,6 +9,7 @@ mod create;
 mod deputy;
 mod dry_run;
 mod duration;
+mod early;
 mod guard;
 mod helper;
 mod hooks;

@@ -28,6 +28,9 @@ pub(super) fn complaints(report: &Report) {
         return;
     }
     say::failed(&format!("{} {}", words(ran), ending(ran)), ran.code());
+    if ran.error.is_some() && ran.directory.is_none() {
+        say::complain("nothing was brought back, as it has changed nothing");
+    }
     match (&ran.rollback, &ran.way_back) {
         (Some(rollback), _) if rollback.done => tell_rollback(rollback),
         (Some(rollback), way_back) => {
@@ -64,6 +67,7 @@ fn words(ran: &Ran) -> String {
 
 fn ending(ran: &Ran) -> String {
     match (ran.exit_code, ran.signal) {
+        _ if ran.error.is_some() => "could not be started".to_owned(),
         (Some(code), _) => format!("ended with exit code {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         _ => "ended".to_owned(),

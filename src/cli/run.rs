@@ -11,9 +11,10 @@ use color_eyre::eyre::{Result, WrapErr};
 use nix::sys::signal::Signal;
 
 use super::after::After;
-use super::args::{Priority, Unattended, misuse};
+use super::args::{Priority, Unattended};
 use super::attend;
 use super::bars::Bars;
+use super::early::Early;
 use super::say;
 use super::signals::Signals;
 use super::terminal;
@@ -26,9 +27,9 @@ use crate::sys;
 /// What is done when all is over.
 ///
 /// # Errors
-/// The exit code, where something that is to be written cannot be; that is told.
+/// The exit code, where something that is to be written cannot be; that is told, and `--on-failure` is run.
 pub(super) fn prepared(typed: &Unattended) -> Result<After, ExitCode> {
-    After::prepare(typed).map_err(|words| say::failed(&words, 1))
+    After::prepare(typed).map_err(|words| Early::failed(words).end(After::without_log(typed)))
 }
 
 /// Lets others go first. Before there are other threads: each has a priority of its own, which it hands on.
@@ -54,18 +55,18 @@ fn be_idle() -> Result<(), String> {
 /// longer than `patience`.
 ///
 /// # Errors
-/// The exit code, where it takes longer; that is told. Words that have no meaning end the process.
+/// The end of the run, where it takes longer, or the words have no meaning.
 pub(super) fn meant<T: Send + 'static>(
     verb: &str,
     patience: Duration,
     meaning: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, ExitCode> {
+) -> Result<T, Early> {
     let meant = attend::begin(meaning).map(|work| work.within(patience));
     match meant {
         Ok(Some(Ok(meant))) => Ok(meant),
-        Ok(Some(Err(reason))) => misuse(verb, &reason).exit(),
-        Ok(None) => Err(say::failed(&attend::hangs("looking at", "the source", patience), 1)),
-        Err(error) => Err(say::failed(&format!("cannot start a thread: {error}"), 1)),
+        Ok(Some(Err(reason))) => Err(Early::usage(verb, reason)),
+        Ok(None) => Err(Early::failed(attend::hangs("looking at", "the source", patience))),
+        Err(error) => Err(Early::failed(format!("cannot start a thread: {error}"))),
     }
 }
 
@@ -154,7 +155,7 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// A report on a run that could not begin.
-fn failed(error: String) -> Report {
+pub(super) fn failed(error: String) -> Report {
     Report {
         created_at: format!("{:.3}", jiff::Timestamp::now()),
         version: env!("CARGO_PKG_VERSION"),
@@ -180,8 +181,13 @@ fn blamed(mut report: Report, nothing: &str, signals: &Signals) -> Report {
 pub(super) fn conclude(report: Result<Report>, tell: impl FnOnce(&Report), after: After) -> ExitCode {
     let report = report.unwrap_or_else(|error| failed(format!("{error:#}")));
     tell(&report);
-    after.run(&report);
-    end(&report)
+    follow(&report, after)
+}
+
+/// What follows when a run has ended and that is told.
+pub(super) fn follow(report: &Report, after: After) -> ExitCode {
+    after.run(report);
+    end(report)
 }
 
 /// How the process ends: as the run did, or as the command did that it was for.

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use color_eyre::eyre::Result;
 
-use super::args::{self, misuse};
+use super::args;
+use super::early::Early;
 use super::page::{self, IN_JSON, Page};
 use super::run::{self, Run};
 use super::terminal::Paint;
@@ -16,20 +17,23 @@ use crate::stage::{Stage, stage};
 
 /// `clawsnap stage`.
 pub(super) fn run(typed: &args::Stage) -> ExitCode {
-    let errand = match launcher::errand(&typed.command, true, typed.unattended.json) {
-        Ok(errand) => errand,
-        Err(code) => return code,
-    };
     let after = match run::prepared(&typed.unattended) {
         Ok(after) => after,
         Err(code) => return code,
     };
     run::give_way(typed.priority);
-    let request = match intent::request(&typed.what, Environment::of_process()) {
-        Ok(request) => request,
-        Err(reason) => misuse("stage", &reason).exit(),
-    };
-    run::conclude(reported(typed, request, errand), |report| tell(report, typed), after)
+    match meant(typed) {
+        Ok((request, errand)) => run::conclude(reported(typed, request, errand), |report| tell(report, typed), after),
+        Err(early) => early.end(after),
+    }
+}
+
+/// What the typed words mean, as far as it is there.
+fn meant(typed: &args::Stage) -> Result<(Request, Errand), Early> {
+    let errand = launcher::errand(&typed.command, true, typed.unattended.json)?;
+    let what = typed.what.clone();
+    let request = move || intent::request(&what, Environment::of_process());
+    Ok((run::meant("stage", typed.freezing.patience, request)?, errand))
 }
 
 fn reported(typed: &args::Stage, request: Request, errand: Errand) -> Result<Report> {

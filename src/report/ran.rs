@@ -19,6 +19,9 @@ pub struct Ran {
     /// The signal that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// Why it could not be started; its exit code says the same, as shells do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Wall time of the command in milliseconds.
     pub elapsed_milliseconds: u64,
     /// Files of the frozen tree whose contents moved while it ran.
@@ -27,7 +30,7 @@ pub struct Ran {
     /// What of the frozen tree could not be laid out as it was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Fated>,
-    /// The shell command that goes back to what was there before it ran, where it failed.
+    /// The shell command that goes back to what was there before it ran, where it was started and failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub way_back: Option<String>,
     /// What came of going back.

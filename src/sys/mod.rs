@@ -13,7 +13,7 @@ pub(crate) use host::{
     coarse_now, coarse_tick, effective_gid, effective_uid, forgo_ownership, lock_holder, now, peak_memory,
     raise_descriptor_limit, random_hex, utc_stamp,
 };
-pub(crate) use process::Process;
+pub(crate) use process::{Letterbox, Process};
 #[cfg(feature = "cli")]
 pub(crate) use process::{close_streams, end_with_parent, is_zombie};
 pub(crate) use rustix::io::Errno;

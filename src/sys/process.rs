@@ -1,7 +1,8 @@
-//! A process that we started, held so that what is sent to it never reaches another one.
+//! A process that we started, held so that what is sent to it never reaches another one, and heard.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::Child;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -26,6 +27,44 @@ impl Process {
     pub(crate) fn send(&self, signal: i32) -> io::Result<()> {
         let signal = Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(pidfd_send_signal(&self.0, signal)?)
+    }
+}
+
+/// The longest word that is taken in.
+const LONGEST: u64 = 4096;
+
+/// Where a process that we start can leave word for us. What it becomes has not inherited it.
+#[derive(Debug)]
+pub(crate) struct Letterbox {
+    slot: PipeWriter,
+    inside: PipeReader,
+}
+
+impl Letterbox {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// Those of `pipe2(2)`.
+    pub(crate) fn new() -> io::Result<Self> {
+        let (inside, slot) = io::pipe()?;
+        Ok(Self { slot, inside })
+    }
+
+    /// A path that leads to it, as long as it is, for processes with our rights.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub(crate) fn path(&self) -> io::Result<PathBuf> {
+        // Our number there may be another one than we know: that of a namespace further out.
+        Ok(std::fs::canonicalize("/proc/self/fd")?.join(self.slot.as_raw_fd().to_string()))
+    }
+
+    /// The word that was left, if there is one, once whoever could leave one has ended.
+    pub(crate) fn word(self) -> Option<String> {
+        drop(self.slot);
+        let mut word = Vec::new();
+        self.inside.take(LONGEST).read_to_end(&mut word).ok()?;
+        Some(String::from_utf8_lossy(&word).into_owned()).filter(|word| !word.is_empty())
     }
 }
 

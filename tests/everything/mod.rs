@@ -81,6 +81,7 @@ pub fn full() -> Report {
             directory: Some(name()),
             exit_code: Some(1),
             signal: Some(1),
+            error: Some(text()),
             elapsed_milliseconds: 1,
             touched: fated(Fate::Torn("x".into())),
             differences: fated(Fate::Torn("x".into())),

@@ -56,9 +56,9 @@ pub(in crate::cli) struct Create {
 /// What to do once there is an archive.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Makes an archive as create does, reads it back from disk, and runs COMMAND when that has its name. If COMMAND fails, \
-or is interrupted, the command that brings everything back is printed, or run at once with --rollback; what COMMAND left \
-is kept as NAME.before-restore-TIME. No second name of ours is left when COMMAND starts.
+Makes an archive as create does, reads it back from disk, and runs COMMAND when that has its name. If COMMAND \
+was started and fails, or is interrupted, the command that brings everything back is printed, or run at once with \
+--rollback; what COMMAND left is kept as NAME.before-restore-TIME. No second name of ours is left when COMMAND starts.
 
   clawsnap guard -o ~/backups/ -- npm install -g openclaw@latest
   clawsnap guard -o ~/backups/ --rollback -- openclaw doctor --fix

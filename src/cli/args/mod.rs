@@ -104,7 +104,7 @@ pub(super) struct Launch {
     #[arg(long)]
     pub(super) with: Option<u32>,
 
-    /// The command and its arguments
+    /// A file that is told why the command could not be become, the command, and its arguments
     #[arg(last = true, required = true)]
     pub(super) words: Vec<OsString>,
 }
