@@ -306,7 +306,10 @@ impl Database {
     /// # Errors
     /// Only the cancellation of the run.
     pub(super) fn finish(&self) -> io::Result<()> {
-        let outcome = match self.copy() {
+        let copied = self.copy();
+        // However that ended: a helper that is not asked any more would hold its transaction for the rest of the run.
+        self.hold().helper = None;
+        let outcome = match copied {
             Err(error) if gate::is_cancelled(&error) => return Err(error),
             other => other.map(Arc::new).map_err(|error| error.to_string()),
         };
