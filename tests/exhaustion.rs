@@ -497,3 +497,46 @@ fn a_database_that_there_is_no_room_to_copy_is_let_go_of_at_once() {
     assert_lacked_room(&report, &path);
     held(1, "no room for a database");
 }
+
+/// A database with a rollback journal is copied while it is frozen, and nobody asked whether there was room: its owner found
+/// the disk full, and what was copied stayed there.
+#[test]
+fn a_database_that_is_frozen_by_its_copy_leaves_its_owner_the_room() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 64, &["-q", "-m", "0"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    let path = source.join("live.sqlite");
+    drop(make_database(&path, "delete", 24 << 20));
+    Filler::new(&at.join("filler")).leave(12 << 20);
+    let (refused, owner) = (Arc::new(AtomicU64::new(0)), at.join("owner"));
+    let count = Arc::clone(&refused);
+    let gate = Script::new(move |number, step| {
+        if step.verb == Verb::Ask || step.verb == Verb::Read && step.realm == Realm::Staging {
+            let file = owner.with_extension(number.to_string());
+            count.fetch_add(u64::from(fs::write(&file, [7; 1 << 20]).is_err()), Ordering::SeqCst);
+            fs::remove_file(&file)?;
+        }
+        Ok(())
+    });
+    let (before, archive) = (snapshot(&source), top.path().join("a.tar"));
+    let report = Backup::of(&source).serving_databases().gate(gate).to(&archive);
+    assert_eq!(refused.load(Ordering::SeqCst), 0, "its owner had no room");
+    assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
+    assert_holds(&archive, &before, &report);
+    assert_lacked_room(&report, &path);
+    held(1, "no room to freeze a database");
+}
+
+/// What was copied while it was frozen had to find room for another copy when its turn came, and was lost without that.
+#[test]
+fn a_database_that_is_frozen_by_its_copy_needs_the_room_once() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 64, &["-q", "-m", "0"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    drop(make_database(&source.join("live.sqlite"), "delete", 8 << 20));
+    Filler::new(&at.join("filler")).leave(20 << 20);
+    assert_all_is_archived(&source, &top.path().join("a.tar"));
+    held(1, "room for one copy");
+}
