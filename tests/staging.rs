@@ -288,3 +288,25 @@ fn a_run_that_gives_way_has_its_command_give_way_too() {
     assert_eq!(said, format!("{}\nidle\n", (before + 10).min(19)));
     assert!(File::open(stage.path("source")).is_ok());
 }
+
+/// A share whose directories hand their group and a list of those who may read down to all that is made in them: a command took
+/// both for the source's, and bob could have read what was restored from its repository.
+#[test]
+fn what_the_directory_above_hands_down_is_not_taken_over() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can give away");
+        return;
+    }
+    const LOOKS: &str = r"find . -printf '%m %G %p\n' | sort";
+    for heirloom in ["setfacl -d -m u:1234:rwx .", "chown :4242 . && chmod 2770 ."] {
+        let stage = Stage::new().file("source/large", &vec![7; LARGE]);
+        stage.write("source/hot.jsonl", b"{\"n\":1}\n{\"n\":");
+        sh(heirloom, stage.top(), &[]);
+        let looks = text(&sh(LOOKS, &stage.path("source"), &[]).stdout);
+        let time = || fs::metadata(stage.top()).expect("is there").modified().expect("has a time");
+        let before = time();
+        let said = stage.told("stage source -q", &format!("getfacl -R -s -n -p ..; stat -c '%a %g' ..; {LOOKS}"));
+        assert_eq!(said, format!("700 0\n{looks}"), "{heirloom}");
+        assert_eq!(time(), before, "{heirloom}: the directory above shows that something was made in it");
+    }
+}

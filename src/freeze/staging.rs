@@ -174,6 +174,8 @@ impl Staging {
     /// Fills the new directory with what it needs; what comes back makes a staging directory of its host.
     fn furnish(host: &Host, workers: usize) -> io::Result<impl FnOnce(Host) -> Staging + use<>> {
         let dir = host.dir.open_dir(host.name.as_bytes())?;
+        // Where that cannot be done, only we may enter it all the same.
+        gate::tolerate(tree::disinherit(&dir))?;
         let before = sys::coarse_now();
         let lock = dir.create(LOCK)?;
         // How far the clock that stamps here is from ours: on a network filesystem it is another machine's.
