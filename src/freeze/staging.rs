@@ -19,7 +19,7 @@ use crate::naming::{hidden_name, is_staging_name};
 use crate::sys::{self, Dir, Errno};
 use crate::tree;
 
-const LOCK: &[u8] = b"lock";
+pub(super) const LOCK: &[u8] = b"lock";
 
 /// How often a staging directory is made, if other runs take it for a leftover while it has no lock.
 const ATTEMPTS: u32 = 4;
