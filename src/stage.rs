@@ -6,14 +6,15 @@
 //!
 //! ```text
 //! .clawsnap-stage-<8 hex>/
-//!   <name>/        the deepest directory that holds all sources: CLAWSNAP_ROOT, where the command runs
+//!   <name>/        the deepest directory that holds all sources: CLAWSNAP_ROOT, where the command runs;
+//!                  <name>.d/ where something else here may have its name
 //!   tails/         half-written records that were cut off, by their absolute paths
 //!   report.json    what the freeze saw: CLAWSNAP_REPORT
 //! ```
 
 mod layout;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ use crate::plan::{Plan, Request};
 use crate::relpath::{joined, shown};
 use crate::report::{PathName, Ran, Report};
 use crate::sys::{self, Dir};
-use layout::Layout;
+use layout::{Layout, TAILS};
 
 const REPORT: &[u8] = b"report.json";
 
@@ -94,6 +95,15 @@ fn top(plan: &Plan) -> PathBuf {
     })
 }
 
+/// The name of the tree that stands for `top`: the same, unless something else may lie under that in the staging directory.
+fn tree_name(top: &Path) -> OsString {
+    let mut name = top.file_name().unwrap_or(OsStr::new("root")).to_owned();
+    if freeze::is_of_staging(name.as_bytes()) || [REPORT, TAILS].contains(&name.as_bytes()) {
+        name.push(".d");
+    }
+    name
+}
+
 /// Where the tree is laid out.
 struct Stand {
     staging: Arc<Staging>,
@@ -101,6 +111,8 @@ struct Stand {
     path: PathBuf,
     /// The directory that the tree's own stands for.
     top: PathBuf,
+    /// The name of the tree.
+    name: OsString,
     /// Whatever is linked stays so, however small it is.
     only_links: bool,
 }
@@ -112,19 +124,15 @@ impl Stand {
         let failed = |error| Error::failed("lay out what was frozen of", &top, error);
         let staging = found.ok_or_else(|| failed(nowhere()))?;
         let path = staging.dir().real_path().map_err(failed)?;
-        Ok(Self { staging, path, top, only_links })
-    }
-
-    /// The name of the tree.
-    fn name(&self) -> &OsStr {
-        self.top.file_name().unwrap_or(OsStr::new("root"))
+        let name = tree_name(&top);
+        Ok(Self { staging, path, top, name, only_links })
     }
 
     /// Where something of a source lies in the staging directory.
     fn place(&self, absolute: &[u8]) -> Vec<u8> {
         let path = Path::new(OsStr::from_bytes(absolute));
         let below = path.strip_prefix(&self.top).unwrap_or(Path::new(""));
-        joined(self.name().as_bytes(), below.as_os_str().as_bytes())
+        joined(self.name.as_bytes(), below.as_os_str().as_bytes())
     }
 
     /// Where a directory lies there.
@@ -135,7 +143,7 @@ impl Stand {
     /// What something in the staging directory is a copy, or another name, of.
     fn origin(&self, path: &[u8]) -> PathName {
         let path = Path::new(OsStr::from_bytes(path));
-        let origin = match path.strip_prefix(self.name()) {
+        let origin = match path.strip_prefix(&self.name) {
             Ok(below) => self.top.join(below),
             Err(_) => self.path.join(path),
         };
@@ -162,7 +170,7 @@ impl Stand {
 
     /// There is no archive: what the report says of one is said of the tree.
     fn describe(&self, report: &mut Report) {
-        report.archive_root = shown(self.name().as_bytes());
+        report.archive_root = shown(self.name.as_bytes());
         for asset in &mut report.assets {
             asset.archive_path = PathName(self.place(&asset.source_path.0));
         }
@@ -175,8 +183,8 @@ impl Stand {
 
     /// Runs the command in the tree.
     fn hand_over(&self, errand: Errand, gate: &Arc<dyn Gate>) -> std::io::Result<Ran> {
-        let root = self.path.join(self.name());
-        let directory: Dir = self.staging.dir().open_dir(self.name().as_bytes())?;
+        let root = self.path.join(&self.name);
+        let directory: Dir = self.staging.dir().open_dir(self.name.as_bytes())?;
         let report = self.path.join(OsStr::from_bytes(REPORT));
         let variables: [(&str, &Path); 3] =
             [("CLAWSNAP_ROOT", &root), ("CLAWSNAP_REPORT", &report), ("CLAWSNAP_SOURCE", &self.top)];

@@ -4,6 +4,7 @@
 //! Needs root, to mount what can be filled.
 
 mod mounts;
+mod owner;
 mod proof;
 mod support;
 
@@ -15,14 +16,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use clawsnap::event::{Event, Observer};
 use clawsnap::gate::{Realm, Verb};
 use clawsnap::report::Report;
 use clawsnap::verify::Trust;
 use mounts::{can, made, mount, text};
+use owner::{Habit, Owner};
 use proof::{Promise, proven};
 use support::patient::verdict;
 use support::{Archive, Backup, Looks, Script, cool, differences, leftovers, snapshot, write, write_cold};
+
+/// Started again by the tests here as an owner; does nothing else.
+#[test]
+fn owner() {
+    owner::serve();
+}
 
 /// Levels of fullness that are tried.
 const LEVELS: u64 = 50;
@@ -429,4 +439,104 @@ fn a_large_hot_file_that_there_is_no_room_to_copy_is_read_where_it_is_and_its_ow
         }
     }
     held(3, "no room for a copy");
+}
+
+/// A database of so many bytes that its owner has just written, and its owner.
+fn make_database(path: &Path, journal: &str, bytes: u64) -> rusqlite::Connection {
+    let owner = rusqlite::Connection::open(path).expect("opens");
+    owner.query_row(&format!("PRAGMA journal_mode={journal}"), [], |_| Ok(())).expect("has a journal");
+    owner.execute_batch("CREATE TABLE runs (what BLOB)").expect("creates");
+    owner.execute(&format!("INSERT INTO runs VALUES (zeroblob({bytes}))"), []).expect("inserts");
+    owner
+}
+
+/// Sees that this database is lost for want of room, and nothing else but what belongs to it.
+fn assert_lacked_room(report: &Report, path: &Path) {
+    let fated = report.losses.first().expect("is lost");
+    assert_eq!((fated.path.as_path(), fated.fate), (path, "lost"), "{:?}", report.losses);
+    assert!(fated.reason.as_deref().is_some_and(|reason| reason.contains("no room")), "{:?}", report.losses);
+    let others = report.losses.iter().filter(|fated| !fated.path.0.starts_with(path.as_os_str().as_encoded_bytes()));
+    assert_eq!(others.count(), 0, "{:?}", report.losses);
+}
+
+/// Empties the log of a database as soon as all is frozen, and keeps whether somebody was in the way.
+struct Checkpoint {
+    path: PathBuf,
+    in_the_way: Arc<AtomicU64>,
+}
+
+impl Observer for Checkpoint {
+    fn on(&self, event: Event) {
+        if matches!(event, Event::Frozen { .. }) {
+            let connection = rusqlite::Connection::open(&self.path).expect("opens");
+            connection.busy_timeout(Duration::ZERO).expect("does not wait");
+            let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let busy: i64 = connection.query_row(checkpoint, [], |row| row.get(0)).expect("answers");
+            self.in_the_way.store(busy.unsigned_abs(), Ordering::SeqCst);
+        }
+    }
+}
+
+/// The helper of a database that there was no room to copy kept its read transaction until the archive was made, and its
+/// owner's log grew all that time where room was short already.
+#[test]
+fn a_database_that_there_is_no_room_to_copy_is_let_go_of_at_once() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 64, &["-q", "-m", "0"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    let path = source.join("owned.sqlite");
+    drop(make_database(&path, "wal", 12 << 20));
+    let _owner = Owner::start(&source, "wal", Habit::KeepsLog);
+    Filler::new(&at.join("filler")).leave(4 << 20);
+    let in_the_way = Arc::new(AtomicU64::new(u64::MAX));
+    let checkpoint = Checkpoint { path: path.clone(), in_the_way: Arc::clone(&in_the_way) };
+    let report = Backup::of(&source).serving_databases().observer(checkpoint).to(&top.path().join("a.tar"));
+    assert_eq!(in_the_way.load(Ordering::SeqCst), 0, "a helper reads it still");
+    assert_eq!(report.exit_code(), 3);
+    assert_lacked_room(&report, &path);
+    held(1, "no room for a database");
+}
+
+/// A database with a rollback journal is copied while it is frozen, and nobody asked whether there was room: its owner found
+/// the disk full, and what was copied stayed there.
+#[test]
+fn a_database_that_is_frozen_by_its_copy_leaves_its_owner_the_room() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 64, &["-q", "-m", "0"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    let path = source.join("live.sqlite");
+    drop(make_database(&path, "delete", 24 << 20));
+    Filler::new(&at.join("filler")).leave(12 << 20);
+    let (refused, owner) = (Arc::new(AtomicU64::new(0)), at.join("owner"));
+    let count = Arc::clone(&refused);
+    let gate = Script::new(move |number, step| {
+        if step.verb == Verb::Ask || step.verb == Verb::Read && step.realm == Realm::Staging {
+            let file = owner.with_extension(number.to_string());
+            count.fetch_add(u64::from(fs::write(&file, [7; 1 << 20]).is_err()), Ordering::SeqCst);
+            fs::remove_file(&file)?;
+        }
+        Ok(())
+    });
+    let (before, archive) = (snapshot(&source), top.path().join("a.tar"));
+    let report = Backup::of(&source).serving_databases().gate(gate).to(&archive);
+    assert_eq!(refused.load(Ordering::SeqCst), 0, "its owner had no room");
+    assert_eq!(judge(&report, &archive, &source, &before), End::Whole);
+    assert_holds(&archive, &before, &report);
+    assert_lacked_room(&report, &path);
+    held(1, "no room to freeze a database");
+}
+
+/// What was copied while it was frozen had to find room for another copy when its turn came, and was lost without that.
+#[test]
+fn a_database_that_is_frozen_by_its_copy_needs_the_room_once() {
+    let top = tempfile::tempdir().expect("a directory");
+    let Some((_mount, at)) = made(top.path(), "ext4", 64, &["-q", "-m", "0"]) else { return };
+    let source = at.join("home/state");
+    make_state(&source);
+    drop(make_database(&source.join("live.sqlite"), "delete", 8 << 20));
+    Filler::new(&at.join("filler")).leave(20 << 20);
+    assert_all_is_archived(&source, &top.path().join("a.tar"));
+    held(1, "room for one copy");
 }

@@ -288,3 +288,53 @@ fn a_run_that_gives_way_has_its_command_give_way_too() {
     assert_eq!(said, format!("{}\nidle\n", (before + 10).min(19)));
     assert!(File::open(stage.path("source")).is_ok());
 }
+
+/// A share whose directories hand their group and a list of those who may read down to all that is made in them: a command took
+/// both for the source's, and bob could have read what was restored from its repository.
+#[test]
+fn what_the_directory_above_hands_down_is_not_taken_over() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can give away");
+        return;
+    }
+    const LOOKS: &str = r"find . -printf '%m %G %p\n' | sort";
+    for heirloom in ["setfacl -d -m u:1234:rwx .", "chown :4242 . && chmod 2770 ."] {
+        let stage = Stage::new().file("source/large", &vec![7; LARGE]);
+        stage.write("source/hot.jsonl", b"{\"n\":1}\n{\"n\":");
+        sh(heirloom, stage.top(), &[]);
+        let looks = text(&sh(LOOKS, &stage.path("source"), &[]).stdout);
+        let time = || fs::metadata(stage.top()).expect("is there").modified().expect("has a time");
+        let before = time();
+        let said = stage.told("stage source -q", &format!("getfacl -R -s -n -p ..; stat -c '%a %g' ..; {LOOKS}"));
+        assert_eq!(said, format!("700 0\n{looks}"), "{heirloom}");
+        assert_eq!(time(), before, "{heirloom}: the directory above shows that something was made in it");
+    }
+}
+
+/// The tree of a source that was called like something else in the staging directory was laid out in that, or not at all.
+#[test]
+fn a_source_may_be_called_like_something_of_ours() {
+    for (name, shown) in [
+        ("lock", "lock.d"),
+        ("report.json", "report.json.d"),
+        ("tails", "tails.d"),
+        ("0", "0.d"),
+        ("17", "17.d"),
+        ("lock.d", "lock.d"),
+        ("2024-01", "2024-01"),
+    ] {
+        let stage = Stage::new().file(&format!("states/{name}/large"), &vec![7; LARGE]);
+        stage.write(&format!("states/{name}/hot.jsonl"), b"{\"n\":1}\n{\"n\":");
+        let script = r#"{ ls -A; ls -A "../tails$CLAWSNAP_SOURCE"; basename "$PWD"; } > "$TOP/said"
+            echo more >> "$CLAWSNAP_SOURCE/large""#;
+        let output = stage.staged(&format!("stage states/{name} --json --freeze link"), script);
+        let report = json(&output);
+        assert_eq!(output.status.code(), Some(3), "{name}: {report}");
+        let said = fs::read_to_string(stage.path("said")).expect("is there");
+        assert_eq!(said, format!("hot.jsonl\nlarge\nhot.jsonl\n{shown}\n"), "{name}");
+        let touched = report["ran"]["touched"][0]["path"].as_str().expect("is text");
+        assert!(touched.ends_with(&format!("/states/{name}/large")), "{touched}");
+        assert_eq!(report["assets"][0]["archivePath"], shown, "{name}");
+        assert_eq!(stage.leftovers(), [] as [PathBuf; 0], "{name}");
+    }
+}

@@ -21,7 +21,7 @@ pub use settle::{Rest, Restless, Why};
 pub(crate) use capture::{is_database, sidecar_of};
 pub(crate) use content::{Fingerprint, copy, copy_prefix, read};
 pub(crate) use database::{Copied, MAGIC as DATABASE_MAGIC, SIDECARS, check_copy, sessions_in};
-pub(crate) use place::Quarters;
+pub(crate) use place::{Quarters, is_of_staging};
 pub(crate) use refusal::{Meaning, meaning};
 pub(crate) use staging::{Claim, Staged, Staging, sweep};
 pub(crate) use tree::{Entry, Found, Held, Marks, Node, NodeId, State, Walk};

@@ -5,9 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::staging::Staging;
+use super::staging::{LOCK, Staging};
 use crate::gate::{self, Realm};
 use crate::sys::Dir;
+
+/// Whether a staging directory may have something of its own under a name: its lock, or a shard.
+pub(crate) fn is_of_staging(name: &[u8]) -> bool {
+    name == LOCK || name.iter().all(u8::is_ascii_digit)
+}
 
 /// Where the captures of a directory go.
 #[derive(Clone, Default)]

@@ -19,7 +19,7 @@ use crate::naming::{hidden_name, is_staging_name};
 use crate::sys::{self, Dir, Errno};
 use crate::tree;
 
-const LOCK: &[u8] = b"lock";
+pub(super) const LOCK: &[u8] = b"lock";
 
 /// How often a staging directory is made, if other runs take it for a leftover while it has no lock.
 const ATTEMPTS: u32 = 4;
@@ -174,6 +174,8 @@ impl Staging {
     /// Fills the new directory with what it needs; what comes back makes a staging directory of its host.
     fn furnish(host: &Host, workers: usize) -> io::Result<impl FnOnce(Host) -> Staging + use<>> {
         let dir = host.dir.open_dir(host.name.as_bytes())?;
+        // Where that cannot be done, only we may enter it all the same.
+        gate::tolerate(tree::disinherit(&dir))?;
         let before = sys::coarse_now();
         let lock = dir.create(LOCK)?;
         // How far the clock that stamps here is from ours, at most: on a network filesystem it is another machine's.

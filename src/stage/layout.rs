@@ -15,7 +15,7 @@ use crate::sys::Dir;
 use crate::tree::{Meta, Tree};
 
 /// Where half-written records are laid out, by the absolute paths of the files that they were cut off.
-const TAILS: &[u8] = b"tails";
+pub(super) const TAILS: &[u8] = b"tails";
 
 /// A tree being laid out.
 pub(super) struct Layout<'a> {

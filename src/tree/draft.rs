@@ -142,8 +142,11 @@ pub(crate) fn is_ours(dir: &Dir) -> io::Result<bool> {
     Ok(stat.kind == Kind::Directory && stat.uid == sys::effective_uid() && is_alone)
 }
 
-/// Takes from a directory what its parent has handed down to it.
-fn disinherit(dir: &Dir) -> io::Result<()> {
+/// Takes from a directory what its parent has handed down to it: what is made in it would get that as well.
+///
+/// # Errors
+/// Those of the kernel.
+pub(crate) fn disinherit(dir: &Dir) -> io::Result<()> {
     let has = dir.xattrs()?;
     for list in ACCESS_LISTS.into_iter().filter(|list| has.iter().any(|(name, _)| name == list)) {
         dir.remove_xattr(list)?;

@@ -4,7 +4,7 @@
 mod draft;
 mod pool;
 
-pub(crate) use draft::{Claim, Draft, claim, is_ours};
+pub(crate) use draft::{Claim, Draft, claim, disinherit, is_ours};
 
 use std::io::{self, Read};
 

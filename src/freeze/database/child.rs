@@ -110,7 +110,7 @@ impl Server {
     fn answer(&mut self, ask: Ask) -> Say {
         match ask {
             Ask::Serve(_) => Say::Failed("it serves one database only".to_owned()),
-            Ask::Pin => self.pin(),
+            Ask::Pin { room } => self.pin(room),
             Ask::Check => Say::Rests(self.rests()),
             Ask::Release => {
                 self.unlock();
@@ -138,23 +138,28 @@ impl Server {
         }
     }
 
-    fn pin(&mut self) -> Say {
+    fn pin(&mut self, room: bool) -> Say {
         self.unlock();
         let is_open = matches!(std::mem::replace(&mut self.state, State::Idle), State::Snapshot(_));
         let mode = if is_open { Ok(Mode::Wal) } else { self.source.connect(PIN_WAIT) };
         match mode {
             Ok(Mode::Wal) => self.snapshot(),
-            Ok(Mode::Rollback) => {
-                if self.back_up_locked().is_err() {
-                    self.source.disconnect();
-                    return Say::Loose;
-                }
-                self.state = State::Made(Some(Instant::now()));
-                Say::Pinned { locked: true }
-            }
+            Ok(Mode::Rollback) => self.make(room),
             Err(Trouble::Busy(words)) => Say::Refused(words),
             Err(_) => Say::Loose,
         }
+    }
+
+    /// Makes the copy at once. Where that fails its owner gets the room back that a part of it took.
+    fn make(&mut self, room: bool) -> Say {
+        if room && self.back_up_locked().is_ok() {
+            self.state = State::Made(Some(Instant::now()));
+            return Say::Pinned { locked: true };
+        }
+        self.source.disconnect();
+        // What cannot be removed now is removed with its directory.
+        let _later = self.source.discard_copy();
+        Say::Loose
     }
 
     /// Begins read transactions until no commit comes in between: only then is it known what the transaction sees.

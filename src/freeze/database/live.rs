@@ -83,6 +83,23 @@ pub(crate) struct Database {
     finished: Mutex<Option<Result<Arc<Finished>, String>>>,
 }
 
+/// A database whose helper is going to say whether it is pinned.
+pub(super) struct Asked<'a> {
+    database: &'a Database,
+    /// The room for what is copied at once.
+    _room: Option<Claim<'a>>,
+}
+
+impl Asked<'_> {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// Only the cancellation of the run.
+    pub(super) fn hear(self) -> io::Result<()> {
+        self.database.hear_of_pin()
+    }
+}
+
 /// What holds it at the moment.
 struct Hold {
     pin: Pin,
@@ -185,23 +202,35 @@ impl Database {
         Ok(())
     }
 
-    /// Asks its helper for a pin; says whether there is an answer to be waited for. What nobody wrote to lately needs
-    /// none.
-    pub(super) fn ask_to_pin(&self) -> io::Result<bool> {
+    /// Asks its helper for a pin; returns what waits for the answer. What nobody wrote to lately needs none.
+    pub(super) fn ask_to_pin(&self) -> io::Result<Option<Asked<'_>>> {
         let stamps = self.look()?;
         let mut hold = self.hold();
         if hold.costly {
             hold.pin = Pin::Refused;
-            return Ok(false);
+            return Ok(None);
         }
         let hot = stamps.newest().is_some_and(|newest| newest >= self.run.hot_since);
+        let (size, has_log) = (stamps.size(), stamps.has_log());
         hold.stamps = Some(stamps);
         hold.pin = Pin::Loose;
         if hot {
             self.start_if_allowed(&mut hold)?;
         }
+        if hold.helper.is_none() {
+            return Ok(None);
+        }
+        // With a log it is copied later.
+        let room = if has_log { None } else { gate::tolerate(self.claim(size))? };
         hold.asked = Instant::now();
-        self.send(&mut hold, &Ask::Pin)
+        let sent = self.send(&mut hold, &Ask::Pin { room: room.is_some() })?;
+        Ok(sent.then_some(Asked { database: self, _room: room }))
+    }
+
+    /// A claim to the room for its copy, but for what a copy that will be written anew has already.
+    fn claim(&self, size: u64) -> io::Result<Claim<'_>> {
+        let there = gate::tolerate(self.staging.stat(self.staged))?.map_or(0, |copy| copy.size);
+        Claim::of(&self.run.claimed, &self.staging, size.saturating_sub(there))
     }
 
     /// Asks its helper; says whether there is one that could be asked.
@@ -224,7 +253,7 @@ impl Database {
         Ok(said)
     }
 
-    pub(super) fn hear_of_pin(&self) -> io::Result<()> {
+    fn hear_of_pin(&self) -> io::Result<()> {
         let mut hold = self.hold();
         hold.pin = match self.receive(&mut hold)? {
             Some(Say::Pinned { locked }) => {
@@ -306,7 +335,10 @@ impl Database {
     /// # Errors
     /// Only the cancellation of the run.
     pub(super) fn finish(&self) -> io::Result<()> {
-        let outcome = match self.copy() {
+        let copied = self.copy();
+        // However that ended: a helper that is not asked any more would hold its transaction for the rest of the run.
+        self.hold().helper = None;
+        let outcome = match copied {
             Err(error) if gate::is_cancelled(&error) => return Err(error),
             other => other.map(Arc::new).map_err(|error| error.to_string()),
         };
@@ -318,7 +350,9 @@ impl Database {
         let mut hold = self.hold();
         // A pin ends with its helper.
         let held = hold.pin == Pin::Held && hold.helper.is_some();
-        let _claim = Claim::of(&self.run.claimed, &self.staging, self.look()?.size())?;
+        // What was locked was copied then.
+        let is_made = held && hold.locks;
+        let _claim = if is_made { None } else { Some(self.claim(self.look()?.size())?) };
         let said = self.ask_for_copy(&mut hold, &Ask::Copy)?;
         let said = match said {
             Say::Failed(reason) => {

@@ -7,10 +7,11 @@
 //! not the times of the log, which is written, and synced, before the commit can be seen. When the instant is found, the
 //! helper copies what it has pinned, by SQLite's online backup inside that transaction.
 //!
-//! With a rollback journal a reader makes the owner's next commit wait: such a database is copied at once, and the lock
-//! kept just until the instant is found. What nobody wrote to lately needs no helper before it is copied: it is held
-//! against its stamps, (inode, size, mtime) of its file, its log and its journal, as a linked file is. And what SQLite could only read by writing beside it (it was closed, or its
-//! owner was killed) is copied file by file while it rests, and recovered in the copy.
+//! With a rollback journal a reader makes the owner's next commit wait: such a database is copied at once, if there is
+//! room for that, and the lock kept just until the instant is found. What nobody wrote to lately, or what there is no room
+//! for, needs no helper before it is copied: it is held against its stamps, (inode, size, mtime) of its file, its log and
+//! its journal, as a linked file is. And what SQLite could only read by writing beside it (it was closed, or its owner was
+//! killed) is copied file by file while it rests, and recovered in the copy.
 //!
 //! Every copy is checked. What cannot be had as a database is archived as bytes, and flagged.
 
@@ -45,7 +46,7 @@ use crate::event::{Event, Observer};
 use crate::sys;
 use crate::transcript::Stored;
 use helper::Helper;
-use live::Run;
+use live::{Asked, Run};
 use words::{Ask, Say, Task};
 
 /// How a database file begins.
@@ -293,11 +294,9 @@ impl Databases {
 fn pin_each(databases: &[Arc<Database>]) -> io::Result<()> {
     let mut asked = Vec::new();
     for database in databases {
-        if database.ask_to_pin()? {
-            asked.push(database);
-        }
+        asked.extend(database.ask_to_pin()?);
     }
-    asked.into_iter().try_for_each(|database| database.hear_of_pin())
+    asked.into_iter().try_for_each(Asked::hear)
 }
 
 /// Those of them to which something was committed since they were pinned.

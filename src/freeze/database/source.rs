@@ -292,6 +292,14 @@ impl Source {
         copy_bytes(&reader, &mut writer, alive)
     }
 
+    /// Removes the copy, however much of it there is.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn discard_copy(&self) -> io::Result<()> {
+        self.discard(COPY)
+    }
+
     fn discard_sidecars(&self) -> io::Result<()> {
         (0..SIDECARS.len()).try_for_each(|number| self.discard(&sidecar(COPY, number)))
     }

@@ -40,6 +40,11 @@ impl Stamps {
         self.main.iter().chain(self.others.iter().flatten()).map(|stat| stat.size).sum()
     }
 
+    /// Whether it is written with a log, as far as that is there.
+    pub(super) fn has_log(&self) -> bool {
+        self.others[WAL].is_some()
+    }
+
     /// Whether the file itself is the same, whatever became of its log or journal.
     pub(super) fn same_main(&self, other: &Self) -> bool {
         self.main.zip(other.main).is_some_and(|(a, b)| a.same_contents(&b))

@@ -13,7 +13,10 @@ pub(super) enum Ask {
     /// Which database it serves; the first line. It answers with the next ones only.
     Serve(Task),
     /// Hold the database as it is now.
-    Pin,
+    Pin {
+        /// There is room for a copy, where only that can hold it.
+        room: bool,
+    },
     /// Tell whether what is pinned is the present state still.
     Check,
     /// Let go of a lock that its owner waits for.
