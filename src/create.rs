@@ -178,7 +178,8 @@ pub(crate) fn thin_out(
     observer: &dyn Observer,
 ) {
     let (Some(directory), Some(name)) = (made.parent(), made.file_name()) else { return };
-    let fresh = Fresh { name, created_at: &report.created_at, sources: &shelf::sources_of(report) };
+    let is_whole = report.counts.losses() == 0 && report.gaps.is_empty();
+    let fresh = Fresh { name, created_at: &report.created_at, sources: &shelf::sources_of(report), is_whole };
     let pruned = prune(directory, retention, Some(fresh), gate, observer);
     report.warnings.extend(pruned.error.iter().map(|error| format!("Older archives were not pruned: {error}")));
     for judged in &pruned.archives {
@@ -322,6 +323,7 @@ fn describe(plan: &Plan, home: Option<&Path>, report: &mut Report) {
     });
     report.skipped = covered.chain(missing).collect();
     report.warnings.extend(plan.warnings.iter().map(ToString::to_string));
+    report.gaps = plan.warnings.iter().filter(|warning| warning.is_gap()).map(ToString::to_string).collect();
     let agents = plan.openclaw.iter().filter_map(|openclaw| openclaw.agent_roots.as_ref()).flatten();
     report.agent_roots = agents
         .map(|agent| AgentRoot { agent_id: agent.agent_id.clone(), source_path: agent.path.as_path().into() })

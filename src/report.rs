@@ -281,6 +281,8 @@ pub struct Judged {
     pub sources: Vec<String>,
     /// Names that were lost when it was made.
     pub losses: u64,
+    /// Reasons why it may lack what it should hold.
+    pub gaps: u64,
     /// Why it stays; one without a reason goes.
     pub stays: Vec<String>,
     /// It was removed.
@@ -334,6 +336,9 @@ pub struct Report {
     /// What the user should know, in sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Those of them that say that the archive may lack what it should hold, though nothing that was found is lost.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
     /// Symbolic links that lead out of the state directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub external_symbolic_links: Vec<ExternalLink>,

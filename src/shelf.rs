@@ -74,6 +74,9 @@ pub(crate) struct About {
     pub(crate) sources: Vec<String>,
     /// Names that are torn, hollow or lost.
     pub(crate) losses: u64,
+    /// Reasons why it may lack what it should hold. Older archives, and notes on them, do not tell.
+    #[serde(default)]
+    pub(crate) gaps: u64,
     /// `instant` or `window`.
     pub(crate) consistent: String,
     /// What the run took until the report was written.
@@ -190,6 +193,7 @@ impl Guest for Reading {
             created_at: report.created_at.unwrap_or_default(),
             sources: sources(assets, report.include_workspace),
             losses: report.losses.len() as u64,
+            gaps: report.gaps.0,
             consistent: report.consistent.unwrap_or_default(),
             elapsed_milliseconds: report.elapsed_milliseconds,
         };
@@ -203,6 +207,7 @@ impl About {
             created_at: report.created_at.clone(),
             sources: sources_of(report),
             losses: report.losses.len() as u64,
+            gaps: report.gaps.len() as u64,
             consistent: report.consistent.map_or("", Consistency::as_str).to_owned(),
             elapsed_milliseconds: report.elapsed_milliseconds,
         }

@@ -142,8 +142,8 @@ impl Draft {
         let (roots, missing) = holdings.candidates(request.include_workspace);
         draft.candidates = roots.into_iter().map(|root| (root, Ground::OpenClaw(0))).collect();
         draft.warnings.extend(missing.iter().map(|Missing { kind, path }| {
-            let (kind, path) = (*kind, path.clone());
-            Warning::MissingAsset { kind, path }
+            let is_named = !holdings.unnamed_workspaces.contains(path);
+            Warning::MissingAsset { kind: *kind, path: path.clone(), is_named }
         }));
         draft.missing = missing;
         draft.installations.push(holdings);

@@ -81,6 +81,8 @@ pub(super) struct Holdings {
     pub(super) oauth_dir: PathBuf,
     /// Where the agents work.
     pub(super) workspaces: Vec<PathBuf>,
+    /// Those of them that nothing names: OpenClaw makes each when it needs it.
+    pub(super) unnamed_workspaces: Vec<PathBuf>,
     /// A directory that several workspaces share: left out with them, but not backed up for itself.
     pub(super) shared_workspace: Option<PathBuf>,
     pub(super) agents: Vec<AgentRoot>,
@@ -112,6 +114,7 @@ impl Holdings {
             config_path,
             oauth_dir: oauth.map_or_else(|| state_dir.join("credentials"), |dir| environment.user_path(&dir)),
             workspaces: roster.workspaces(),
+            unnamed_workspaces: roster.unnamed_workspaces(),
             shared_workspace: roster.shared_workspace(),
             agents: roster.agent_roots(),
             managed_skills: managed_skills(state_dir),
@@ -263,8 +266,22 @@ impl<'a> Roster<'a> {
         workspaces
     }
 
+    fn unnamed_workspaces(&self) -> Vec<PathBuf> {
+        if self.shared_workspace().is_some() {
+            return Vec::new();
+        }
+        let by_environment =
+            self.owner.as_deref().filter(|_| self.environment.variable("OPENCLAW_WORKSPACE_DIR").is_some());
+        let is_unnamed = |(id, entry): &&Entry<'_>| by_environment != Some(id) && self.own_workspace(*entry).is_none();
+        self.agents.iter().filter(is_unnamed).map(|(id, entry)| self.workspace(id, *entry)).collect()
+    }
+
+    fn own_workspace(&self, entry: Option<&Map<String, Value>>) -> Option<PathBuf> {
+        self.path(entry.and_then(|entry| entry.get("workspace")))
+    }
+
     fn workspace(&self, id: &str, entry: Option<&Map<String, Value>>) -> PathBuf {
-        if let Some(own) = self.path(entry.and_then(|entry| entry.get("workspace"))) {
+        if let Some(own) = self.own_workspace(entry) {
             return own;
         }
         let shared = self.shared_workspace();

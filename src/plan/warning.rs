@@ -16,12 +16,14 @@ pub enum Warning {
         /// What is wrong with it.
         cause: String,
     },
-    /// A place that the config or the environment names does not exist.
+    /// A place that belongs to the installation does not exist.
     MissingAsset {
         /// What it would be.
         kind: AssetKind,
         /// Where it would be.
         path: PathBuf,
+        /// The config or the environment names it. Else OpenClaw makes it when it needs it.
+        is_named: bool,
     },
     /// An exclude pattern leaves out a whole source.
     ExcludedRoot {
@@ -41,6 +43,18 @@ pub enum Warning {
     },
 }
 
+impl Warning {
+    /// Whether the archive may lack what it should hold, so that somebody must look, though nothing that was found is
+    /// lost.
+    pub fn is_gap(&self) -> bool {
+        match self {
+            Self::MissingAsset { is_named, .. } => *is_named,
+            Self::IdlePattern(_) => false,
+            Self::BrokenConfig { .. } | Self::ExcludedRoot { .. } | Self::ProfileWithoutState { .. } => true,
+        }
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -50,7 +64,7 @@ impl fmt::Display for Warning {
                  agents is not followed.",
                 path.display()
             ),
-            Self::MissingAsset { kind, path } => {
+            Self::MissingAsset { kind, path, .. } => {
                 write!(f, "The {} {} does not exist and is not in the archive.", kind.as_str(), path.display())
             }
             Self::ExcludedRoot { path, rule } => write!(f, "{} is left out as a whole ({rule}).", path.display()),

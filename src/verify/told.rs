@@ -28,6 +28,8 @@ pub(crate) struct Told {
     pub(crate) assets: Vec<Source>,
     /// What is torn, hollow or lost.
     pub(crate) losses: Vec<Loss>,
+    /// How many reasons there are why it may lack what it should hold.
+    pub(crate) gaps: Count,
     /// How many names were left out by a rule.
     pub(crate) excluded: Count,
 }
