@@ -20,7 +20,7 @@ use crate::gate::{self, At, Gate, Realm, Step, Verb};
 use crate::lock::{self, Locks};
 use crate::naming::{archive_name, next_archive_name};
 use crate::output::{Draft, Marked, Sealed, Sink, Stream, Target};
-use crate::plan::{Plan, Request, plan};
+use crate::plan::{Plan, Request, Warning, plan};
 use crate::prune::{Fresh, Retention, prune};
 use crate::relpath::{joined, shown};
 use crate::report::{AgentRoot, Asset, Counts, FORMAT_VERSION, Outcome, PathName, Report, Skipped, milliseconds_since};
@@ -323,6 +323,7 @@ fn describe(plan: &Plan, home: Option<&Path>, report: &mut Report) {
     });
     report.skipped = covered.chain(missing).collect();
     report.warnings.extend(plan.warnings.iter().map(ToString::to_string));
+    report.state_alone = plan.warnings.iter().any(|warning| matches!(warning, Warning::NotNamed { .. }));
     report.gaps = plan.warnings.iter().filter(|warning| warning.is_gap()).map(ToString::to_string).collect();
     let agents = plan.openclaw.iter().filter_map(|openclaw| openclaw.agent_roots.as_ref()).flatten();
     report.agent_roots = agents

@@ -322,6 +322,8 @@ pub struct Report {
     pub include_workspace: bool,
     /// Only the config was wanted.
     pub only_config: bool,
+    /// A state directory was named, and something of it that lies elsewhere was not.
+    pub state_alone: bool,
     /// The archive was read back from disk and found equal to its inventory.
     pub verified: bool,
     /// The sources.

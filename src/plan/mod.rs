@@ -159,7 +159,29 @@ impl Draft {
             let path = source::resolve(named, &request.environment)?;
             draft.add_source(path, &home_ground, request)?;
         }
+        if !request.only_config {
+            draft.warn_of_what_is_elsewhere(request.include_workspace);
+        }
         Ok(draft)
+    }
+
+    /// Warns of what belongs to the named state directories and lies in no source.
+    fn warn_of_what_is_elsewhere(&mut self, include_workspace: bool) {
+        let is_named = |path: &Path| {
+            let real = root::canonical_prefix(path);
+            self.candidates.iter().any(|(root, _)| real.starts_with(&root.path))
+        };
+        let everything = self.installations.iter().flat_map(|holdings| {
+            let (roots, mut missing) = holdings.candidates(include_workspace);
+            missing.retain(|missing| !holdings.unnamed_workspaces.contains(&missing.path));
+            let there = roots.into_iter().map(|Root { kind, path }| (kind, path));
+            there.chain(missing.into_iter().map(|Missing { kind, path }| (kind, path)))
+        });
+        let elsewhere: Vec<Warning> = everything
+            .filter(|(_, path)| !is_named(path))
+            .map(|(kind, path)| Warning::NotNamed { kind, path })
+            .collect();
+        self.warnings.extend(elsewhere);
     }
 
     fn add_source(&mut self, path: PathBuf, home_ground: &HomeGround, request: &Request) -> Result<(), PlanError> {
@@ -181,7 +203,7 @@ impl Draft {
         Ok(())
     }
 
-    /// A named state directory: what lies elsewhere was not named.
+    /// A named state directory: what lies elsewhere was not named, and is warned of when all sources are known.
     fn add_state(&mut self, path: PathBuf, holdings: Holdings, request: &Request) -> Result<(), PlanError> {
         if request.only_config {
             return self.add_config(holdings);

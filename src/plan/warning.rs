@@ -25,6 +25,13 @@ pub enum Warning {
         /// The config or the environment names it. Else OpenClaw makes it when it needs it.
         is_named: bool,
     },
+    /// The config of a state directory that was named puts something elsewhere, and that was not named.
+    NotNamed {
+        /// What it is.
+        kind: AssetKind,
+        /// Where it is.
+        path: PathBuf,
+    },
     /// An exclude pattern leaves out a whole source.
     ExcludedRoot {
         /// The source.
@@ -50,7 +57,10 @@ impl Warning {
         match self {
             Self::MissingAsset { is_named, .. } => *is_named,
             Self::IdlePattern(_) => false,
-            Self::BrokenConfig { .. } | Self::ExcludedRoot { .. } | Self::ProfileWithoutState { .. } => true,
+            Self::BrokenConfig { .. }
+            | Self::NotNamed { .. }
+            | Self::ExcludedRoot { .. }
+            | Self::ProfileWithoutState { .. } => true,
         }
     }
 }
@@ -67,6 +77,12 @@ impl fmt::Display for Warning {
             Self::MissingAsset { kind, path, .. } => {
                 write!(f, "The {} {} does not exist and is not in the archive.", kind.as_str(), path.display())
             }
+            Self::NotNamed { kind, path } => write!(
+                f,
+                "The {} {} is not in the archive, since only what is named is: name it too, or no source at all.",
+                kind.as_str(),
+                path.display()
+            ),
             Self::ExcludedRoot { path, rule } => write!(f, "{} is left out as a whole ({rule}).", path.display()),
             Self::IdlePattern(pattern) => write!(
                 f,

@@ -24,6 +24,8 @@ pub(crate) struct Told {
     pub(crate) elapsed_milliseconds: Option<u64>,
     /// Whether workspaces were wanted.
     pub(crate) include_workspace: bool,
+    /// Whether something of a state directory that lies elsewhere was not named.
+    pub(crate) state_alone: bool,
     /// The sources.
     pub(crate) assets: Vec<Source>,
     /// What is torn, hollow or lost.

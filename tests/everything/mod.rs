@@ -28,6 +28,7 @@ pub fn full() -> Report {
         dry_run: true,
         include_workspace: true,
         only_config: true,
+        state_alone: true,
         verified: true,
         assets: vec![Asset { kind: "tree", source_path: name(), display_path: name(), archive_path: name() }],
         agent_roots: vec![AgentRoot { agent_id: text(), source_path: name() }],
