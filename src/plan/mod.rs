@@ -15,6 +15,7 @@ mod path_set;
 mod root;
 mod rules;
 mod source;
+mod stores;
 mod warning;
 
 pub use environment::Environment;
@@ -294,6 +295,7 @@ fn rules_of(root: &Path, holdings: &Holdings, include_workspace: bool) -> RootRu
     protected.extend([&holdings.config_path, &holdings.oauth_dir].map(|path| root::canonical_prefix(path)));
     protected.extend([holdings.config_path.clone(), holdings.oauth_dir.clone()]);
     protected.extend(holdings.agents.iter().map(|agent| agent.path.clone()));
+    protected.extend(holdings.stores.iter().map(|path| root::canonical_prefix(path)));
     RootRules::guarded(root)
         .guard_sessions(holdings.guards_sessions)
         .state(&holdings.state_dir)

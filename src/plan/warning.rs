@@ -32,6 +32,11 @@ pub enum Warning {
         /// Where it is.
         path: PathBuf,
     },
+    /// The config puts a store of sessions into a directory that holds far more than them.
+    WideStore {
+        /// The store.
+        path: PathBuf,
+    },
     /// An exclude pattern leaves out a whole source.
     ExcludedRoot {
         /// The source.
@@ -59,6 +64,7 @@ impl Warning {
             Self::IdlePattern(_) => false,
             Self::BrokenConfig { .. }
             | Self::NotNamed { .. }
+            | Self::WideStore { .. }
             | Self::ExcludedRoot { .. }
             | Self::ProfileWithoutState { .. } => true,
         }
@@ -81,6 +87,12 @@ impl fmt::Display for Warning {
                 f,
                 "The {} {} is not in the archive, since only what is named is: name it too, or no source at all.",
                 kind.as_str(),
+                path.display()
+            ),
+            Self::WideStore { path } => write!(
+                f,
+                "The transcripts beside {} are not in the archive: its directory holds more than sessions. Give them one \
+                 of their own.",
                 path.display()
             ),
             Self::ExcludedRoot { path, rule } => write!(f, "{} is left out as a whole ({rule}).", path.display()),
