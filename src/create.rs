@@ -20,7 +20,7 @@ use crate::gate::{self, At, Gate, Realm, Step, Verb};
 use crate::lock::{self, Locks};
 use crate::naming::{archive_name, next_archive_name};
 use crate::output::{Draft, Marked, Sealed, Sink, Stream, Target};
-use crate::plan::{Plan, Request, plan};
+use crate::plan::{Plan, Request, Warning, plan};
 use crate::prune::{Fresh, Retention, prune};
 use crate::relpath::{joined, shown};
 use crate::report::{AgentRoot, Asset, Counts, FORMAT_VERSION, Outcome, PathName, Report, Skipped, milliseconds_since};
@@ -178,7 +178,8 @@ pub(crate) fn thin_out(
     observer: &dyn Observer,
 ) {
     let (Some(directory), Some(name)) = (made.parent(), made.file_name()) else { return };
-    let fresh = Fresh { name, created_at: &report.created_at, sources: &shelf::sources_of(report) };
+    let is_whole = report.counts.losses() == 0 && report.gaps.is_empty();
+    let fresh = Fresh { name, created_at: &report.created_at, sources: &shelf::sources_of(report), is_whole };
     let pruned = prune(directory, retention, Some(fresh), gate, observer);
     report.warnings.extend(pruned.error.iter().map(|error| format!("Older archives were not pruned: {error}")));
     for judged in &pruned.archives {
@@ -322,6 +323,8 @@ fn describe(plan: &Plan, home: Option<&Path>, report: &mut Report) {
     });
     report.skipped = covered.chain(missing).collect();
     report.warnings.extend(plan.warnings.iter().map(ToString::to_string));
+    report.state_alone = plan.warnings.iter().any(|warning| matches!(warning, Warning::NotNamed { .. }));
+    report.gaps = plan.warnings.iter().filter(|warning| warning.is_gap()).map(ToString::to_string).collect();
     let agents = plan.openclaw.iter().filter_map(|openclaw| openclaw.agent_roots.as_ref()).flatten();
     report.agent_roots = agents
         .map(|agent| AgentRoot { agent_id: agent.agent_id.clone(), source_path: agent.path.as_path().into() })

@@ -13,9 +13,9 @@ use jiff::{Span, Timestamp, Zoned};
 /// What is known of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is equal to its inventory, and nothing was lost when it was made.
+    /// It is equal to its inventory, and nothing was lost, nor known to be missing, when it was made.
     Whole,
-    /// It is equal to its inventory, and has losses.
+    /// It is equal to its inventory, and has losses or gaps.
     Lossy,
     /// Nobody knows what it is worth.
     Unproven,

@@ -42,6 +42,8 @@ pub struct Fresh<'a> {
     pub created_at: &'a str,
     /// What it is a backup of.
     pub sources: &'a [String],
+    /// Nothing is lost, and there is no gap.
+    pub is_whole: bool,
 }
 
 /// Judges the archives in `directory`, and removes those that no rule keeps: of all sources, or of that of an archive
@@ -79,7 +81,7 @@ fn judged(shelf: &Shelf, retention: &Retention, fresh: Option<Fresh<'_>>) -> Vec
     // A rehearsal for an archive that is not made yet counts it as well. Its reasons are nobody's.
     candidates.extend(fresh.filter(|_| retention.dry_run).and_then(|fresh| {
         let at = fresh.created_at.parse().ok()?;
-        Some(Candidate { at, source: fresh.sources, standing: Standing::Whole })
+        Some(Candidate { at, source: fresh.sources, standing: standing(fresh.is_whole) })
     }));
     let reasons = judge(&candidates, &retention.policy, &retention.zone);
     let judged = shelf.archives.iter().zip(reasons).map(|(archive, reasons)| {
@@ -97,9 +99,13 @@ fn candidate(archive: &Shelved) -> Candidate<&[String]> {
         Ok(known) => Candidate {
             at: known.at,
             source: &known.about.sources,
-            standing: if known.about.losses == 0 { Standing::Whole } else { Standing::Lossy },
+            standing: standing(known.about.losses == 0 && known.about.gaps == 0),
         },
     }
+}
+
+fn standing(is_whole: bool) -> Standing {
+    if is_whole { Standing::Whole } else { Standing::Lossy }
 }
 
 fn described(shelf: &Shelf, archive: &Shelved) -> Judged {
@@ -112,6 +118,7 @@ fn described(shelf: &Shelf, archive: &Shelved) -> Judged {
             created_at: Some(known.about.created_at.clone()),
             sources: known.about.sources.clone(),
             losses: known.about.losses,
+            gaps: known.about.gaps,
             ..judged
         },
     }

@@ -281,6 +281,8 @@ pub struct Judged {
     pub sources: Vec<String>,
     /// Names that were lost when it was made.
     pub losses: u64,
+    /// Reasons why it may lack what it should hold.
+    pub gaps: u64,
     /// Why it stays; one without a reason goes.
     pub stays: Vec<String>,
     /// It was removed.
@@ -320,6 +322,8 @@ pub struct Report {
     pub include_workspace: bool,
     /// Only the config was wanted.
     pub only_config: bool,
+    /// A state directory was named, and something of it that lies elsewhere was not.
+    pub state_alone: bool,
     /// The archive was read back from disk and found equal to its inventory.
     pub verified: bool,
     /// The sources.
@@ -334,6 +338,9 @@ pub struct Report {
     /// What the user should know, in sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Those of them that say that the archive may lack what it should hold, though nothing that was found is lost.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
     /// Symbolic links that lead out of the state directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub external_symbolic_links: Vec<ExternalLink>,

@@ -74,6 +74,9 @@ pub(crate) struct About {
     pub(crate) sources: Vec<String>,
     /// Names that are torn, hollow or lost.
     pub(crate) losses: u64,
+    /// Reasons why it may lack what it should hold. Older archives, and notes on them, do not tell.
+    #[serde(default)]
+    pub(crate) gaps: u64,
     /// `instant` or `window`.
     pub(crate) consistent: String,
     /// What the run took until the report was written.
@@ -188,8 +191,9 @@ impl Guest for Reading {
         let assets = report.assets.into_iter().map(|source| (source.kind, source.source_path));
         self.0 = About {
             created_at: report.created_at.unwrap_or_default(),
-            sources: sources(assets, report.include_workspace),
+            sources: sources(assets, report.include_workspace, report.state_alone),
             losses: report.losses.len() as u64,
+            gaps: report.gaps.0,
             consistent: report.consistent.unwrap_or_default(),
             elapsed_milliseconds: report.elapsed_milliseconds,
         };
@@ -203,14 +207,16 @@ impl About {
             created_at: report.created_at.clone(),
             sources: sources_of(report),
             losses: report.losses.len() as u64,
+            gaps: report.gaps.len() as u64,
             consistent: report.consistent.map_or("", Consistency::as_str).to_owned(),
             elapsed_milliseconds: report.elapsed_milliseconds,
         }
     }
 }
 
-/// What a report names as its sources. With a state directory, what its config adds is not: that comes and goes.
-fn sources(assets: impl Iterator<Item = (String, Name)>, include_workspace: bool) -> Vec<String> {
+/// What a report names as its sources. With a state directory, what its config adds is not: that comes and goes. Where
+/// that was left out, because only the state directory was named, this is another source.
+fn sources(assets: impl Iterator<Item = (String, Name)>, include_workspace: bool, state_alone: bool) -> Vec<String> {
     let (mut told, mut is_state) = (Vec::new(), false);
     let assets: Vec<_> = assets.inspect(|(kind, _)| is_state |= kind == "state").collect();
     for (kind, path) in assets {
@@ -226,13 +232,14 @@ fn sources(assets: impl Iterator<Item = (String, Name)>, include_workspace: bool
     }
     told.sort();
     told.extend((is_state && !include_workspace).then(|| "without workspaces".to_owned()));
+    told.extend((is_state && state_alone).then(|| "named alone".to_owned()));
     told
 }
 
 /// What a report that was just made says of its archive.
 pub(crate) fn sources_of(report: &Report) -> Vec<String> {
     let assets = report.assets.iter().map(|asset| (asset.kind.to_owned(), Name::new(&asset.source_path.0)));
-    sources(assets, report.include_workspace)
+    sources(assets, report.include_workspace, report.state_alone)
 }
 
 fn made_at(name: &[u8], about: About) -> std::result::Result<Known, String> {
@@ -297,7 +304,7 @@ mod tests {
     #[test]
     fn a_source_is_the_same_though_its_workspaces_change() {
         let of = |assets: &[(&str, &str)], include: bool| {
-            sources(assets.iter().map(|(kind, path)| ((*kind).to_owned(), Name::new(path.as_bytes()))), include)
+            sources(assets.iter().map(|(kind, path)| ((*kind).to_owned(), Name::new(path.as_bytes()))), include, false)
         };
         let (state, workspace) = (("state", "/h/.claw"), ("workspace", "/h/w"));
         let whole = of(&[state], true);
@@ -306,7 +313,7 @@ mod tests {
         assert_ne!(whole, of(&[state, ("tree", "/h/notes")], true));
         assert_eq!(of(&[("config", "/h/c.json")], false), ["config /h/c.json"]);
         assert_eq!(of(&[("tree", "/b"), ("tree", "/a")], true), ["/a", "/b"]);
-        assert_eq!(sources([("tree".to_owned(), Name::new(b"/\xff"))].into_iter(), true), ["hex:2fff"]);
+        assert_eq!(sources([("tree".to_owned(), Name::new(b"/\xff"))].into_iter(), true, false), ["hex:2fff"]);
     }
 
     #[test]

@@ -36,6 +36,46 @@ fn the_command_for_success_gets_the_report() {
     stage.assert_clean();
 }
 
+/// With a broken config, or its disk away, `create -q --keep-last 1` removed the only archive that held the workspace, with
+/// exit code 0 and without a word.
+#[test]
+fn a_quiet_run_tells_of_gaps_and_does_not_remove_what_was_made_without_any() {
+    const CONFIG: &str = "{agents: {defaults: {workspace: '~/ws'}}}";
+    for (config, workspace, word) in [("{", "home/ws", "cannot be understood"), (CONFIG, "home/away", "does not exist")]
+    {
+        let stage = Stage::new().installed(CONFIG);
+        let create = |line: &str| {
+            let output = stage.run(&format!("create -q -o out/ {line}"));
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0));
+            text(&output.stderr)
+        };
+        assert_eq!(create(""), "");
+        stage.write("home/.openclaw/openclaw.json", config.as_bytes());
+        fs::rename(stage.path("home/ws"), stage.path(workspace)).expect("renames");
+        let rehearsed = json(&stage.run("create -o out/ --keep-last 1 --dry-run --json"));
+        assert_eq!(rehearsed["pruned"]["archives"][0]["stays"][0], "newest without loss", "{rehearsed}");
+        for _ in 0..2 {
+            let told = create("--keep-last 1");
+            assert!(told.starts_with("warning: ") && told.contains(word) && told.lines().count() == 1, "{told}");
+            assert_eq!(stage.archives().len(), 2, "{word}");
+        }
+        stage.write("home/.openclaw/openclaw.json", CONFIG.as_bytes());
+        fs::rename(stage.path(workspace), stage.path("home/ws")).expect("renames");
+        assert_eq!(create("--keep-last 1"), "");
+        assert_eq!(stage.archives().len(), 1, "{word}");
+    }
+}
+
+#[test]
+fn a_workspace_that_nothing_names_and_nobody_needed_yet_is_no_gap() {
+    let stage = Stage::new().installed("{agents: {list: [{id: 'a'}, {id: 'b'}]}}");
+    let output = stage.run("create -o out/ --json");
+    let report = json(&output);
+    assert_eq!((&report["gaps"], report["warnings"].as_array().map(Vec::len)), (&Value::Null, Some(2)), "{report}");
+    let quiet = stage.run("create -q -o out/");
+    assert_eq!((quiet.status.code(), text(&quiet.stderr)), (Some(0), String::new()));
+}
+
 #[test]
 fn the_command_for_failure_is_told_of_everything_but_a_whole_archive() {
     let broken = [&b"SQLite format 3\0"[..], &[0xaa; 8192]].concat();

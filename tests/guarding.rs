@@ -199,6 +199,16 @@ fn without_json_standard_output_belongs_to_the_command() {
     assert_eq!((text(&quiet.stdout), text(&quiet.stderr)), ("on stdout\n".to_owned(), String::new()));
 }
 
+/// `guard -q` said nothing, and an upgrade ran with half a backup behind it.
+#[test]
+fn gaps_are_told_before_the_command_starts_even_if_nothing_else_is() {
+    let stage = Stage::new().installed("{agents: {defaults: {workspace: '~/gone'}}}");
+    let output = stage.guarded("-o out/ -q", "echo on stderr >&2");
+    let told = text(&output.stderr);
+    assert!(told.starts_with("warning: ") && told.contains("gone does not exist"), "{told}");
+    assert!(told.ends_with("\non stderr\n") && told.lines().count() == 2, "{told}");
+}
+
 #[test]
 fn the_command_reads_our_standard_input() {
     let stage = Stage::new();

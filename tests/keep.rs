@@ -244,6 +244,35 @@ fn each_source_is_judged_by_itself() {
     assert_eq!(removed(&json(&output)), [named(THEN - 5 * DAY), named(THEN - DAY)]);
 }
 
+/// `create ~/.openclaw` leaves out a workspace elsewhere, and yet was of the same source as plain `create`: with
+/// `--keep-last 1` it removed every archive that held the workspace.
+#[test]
+fn a_state_directory_that_is_named_alone_is_another_source_than_with_what_belongs_to_it() {
+    let stage = Stage::new();
+    fs::create_dir_all(stage.path("home/.openclaw")).expect("makes a directory");
+    let config = |text: &str| fs::write(stage.path("home/.openclaw/openclaw.json"), text).expect("writes");
+    config("{agents: {defaults: {workspace: '~/../other'}}}");
+    let create = |line: &str| json(&stage.run(&format!("create {line} --output out/ --keep-last 1 --json")));
+    create("");
+    let alone = create("home/.openclaw");
+    assert_eq!((&alone["stateAlone"], removed(&alone["pruned"]).len()), (&true.into(), 0), "{alone}");
+    let gap = alone["gaps"][0].as_str().expect("has one");
+    assert!(gap.contains(&stage.path("other").display().to_string()) && gap.contains("is not in the archive"), "{gap}");
+    assert_eq!(stage.names().len(), 2);
+    assert_eq!(removed(&create("home/.openclaw")["pruned"]).len(), 1, "of those that are like it");
+    for line in ["home/.openclaw other", "home/.openclaw --no-include-workspace"] {
+        let report = create(line);
+        assert_eq!((&report["stateAlone"], &report["gaps"]), (&false.into(), &Value::Null), "{line}");
+    }
+    assert_eq!(stage.names().len(), 4);
+    config("{}");
+    assert_eq!(
+        removed(&create("home/.openclaw")["pruned"]).len(),
+        1,
+        "where nothing is elsewhere, it is the same source"
+    );
+}
+
 #[test]
 fn create_thins_out_after_it_has_published_and_says_what_went_and_why() {
     let stage = Stage::new().with(&[THEN - DAY, THEN]);

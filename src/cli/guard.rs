@@ -61,11 +61,11 @@ fn reported(typed: &args::Guard, create: Create, errand: Errand) -> Result<Repor
     let (despite_losses, rollback) = (typed.despite_losses, typed.rollback);
     let order = Guard { create, errand, despite_losses, rollback };
     // Whoever sees the command fail shall know by then what there is.
-    let is_silent = typed.unattended.quiet || typed.unattended.json;
-    let announce = move |report: &Report| {
-        if !is_silent {
-            show::on_stderr(|paint| super::summary::of(report, paint));
-        }
+    let (quiet, json) = (typed.unattended.quiet, typed.unattended.json);
+    let announce = move |report: &Report| match (quiet, json) {
+        (true, _) => show::gaps(report),
+        (false, true) => {}
+        (false, false) => show::on_stderr(|paint| super::summary::of(report, paint)),
     };
     let patience = typed.freezing.patience;
     run.report(patience, "the command was not started", move |observer| guard(order, &gate, observer, &announce))

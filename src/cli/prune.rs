@@ -85,8 +85,9 @@ pub(super) fn row(judged: &Judged) -> String {
         (false, false, _) => "stays",
     };
     let time = judged.created_at.as_deref().map_or_else(|| "-".to_owned(), when::local_iso);
-    let losses = if judged.losses > 0 { page::plural(judged.losses, "loss", "losses") } else { String::new() };
-    let notes = [judged.stays.join(", "), losses].into_iter().filter(|note| !note.is_empty());
+    let plural = |n: u64, one, many| if n > 0 { page::plural(n, one, many) } else { String::new() };
+    let (losses, gaps) = (plural(judged.losses, "loss", "losses"), plural(judged.gaps, "gap", "gaps"));
+    let notes = [judged.stays.join(", "), losses, gaps].into_iter().filter(|note| !note.is_empty());
     let notes = notes.collect::<Vec<_>>().join("; ");
     let size = HumanBytes(judged.bytes).to_string();
     format!("{fate:<7} {time:<19} {size:>11} {}  {notes}", shown(name)).trim_end().to_owned()

@@ -15,7 +15,7 @@ const IN_THE_STREAM: &str = "; what may have gone to standard output is no archi
 pub(super) struct Show {
     /// One JSON object on standard output.
     pub(super) json: bool,
-    /// Nothing, unless something is lost or fails.
+    /// Nothing, unless something is lost, may be missing or fails.
     pub(super) quiet: bool,
     /// The archive goes to standard output, so the report cannot.
     pub(super) archive_on_stdout: bool,
@@ -42,6 +42,7 @@ impl Show {
         match (self.json, self.quiet) {
             (true, false) => {}
             (_, true) => {
+                gaps(report);
                 summary::of_losses(report).into_iter().for_each(|line| say::complain(&line));
                 report.pruned.iter().flat_map(prune::complaints).for_each(|line| say::complain(&line));
                 let failed = report.pruned.as_ref().and_then(|pruned| pruned.error.as_deref());
@@ -53,6 +54,11 @@ impl Show {
             _ => print(io::stdout(), |paint| text(report, paint)),
         }
     }
+}
+
+/// Why the archive may lack what it should hold, a line each on standard error: an exit code does not tell.
+pub(super) fn gaps(report: &Report) {
+    report.gaps.iter().for_each(|gap| say::complain(&format!("warning: {}", page::line(gap))));
 }
 
 /// Says why there is nothing.

@@ -51,7 +51,10 @@ fn tell(report: &Report, typed: &args::Stage) {
         say::json("report", report);
     }
     match report.outcome {
-        Outcome::Complete | Outcome::Lossy if typed.unattended.quiet => ran::complaints(report),
+        Outcome::Complete | Outcome::Lossy if typed.unattended.quiet => {
+            show::gaps(report);
+            ran::complaints(report);
+        }
         Outcome::Complete | Outcome::Lossy if typed.unattended.json => {}
         Outcome::Complete | Outcome::Lossy => show::on_stderr(|paint| of(report, paint)),
         _ => show::failed(report, typed.unattended.quiet),

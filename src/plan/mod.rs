@@ -15,6 +15,7 @@ mod path_set;
 mod root;
 mod rules;
 mod source;
+mod stores;
 mod warning;
 
 pub use environment::Environment;
@@ -142,8 +143,8 @@ impl Draft {
         let (roots, missing) = holdings.candidates(request.include_workspace);
         draft.candidates = roots.into_iter().map(|root| (root, Ground::OpenClaw(0))).collect();
         draft.warnings.extend(missing.iter().map(|Missing { kind, path }| {
-            let (kind, path) = (*kind, path.clone());
-            Warning::MissingAsset { kind, path }
+            let is_named = !holdings.unnamed_workspaces.contains(path);
+            Warning::MissingAsset { kind: *kind, path: path.clone(), is_named }
         }));
         draft.missing = missing;
         draft.installations.push(holdings);
@@ -159,7 +160,29 @@ impl Draft {
             let path = source::resolve(named, &request.environment)?;
             draft.add_source(path, &home_ground, request)?;
         }
+        if !request.only_config {
+            draft.warn_of_what_is_elsewhere(request.include_workspace);
+        }
         Ok(draft)
+    }
+
+    /// Warns of what belongs to the named state directories and lies in no source.
+    fn warn_of_what_is_elsewhere(&mut self, include_workspace: bool) {
+        let is_named = |path: &Path| {
+            let real = root::canonical_prefix(path);
+            self.candidates.iter().any(|(root, _)| real.starts_with(&root.path))
+        };
+        let everything = self.installations.iter().flat_map(|holdings| {
+            let (roots, mut missing) = holdings.candidates(include_workspace);
+            missing.retain(|missing| !holdings.unnamed_workspaces.contains(&missing.path));
+            let there = roots.into_iter().map(|Root { kind, path }| (kind, path));
+            there.chain(missing.into_iter().map(|Missing { kind, path }| (kind, path)))
+        });
+        let elsewhere: Vec<Warning> = everything
+            .filter(|(_, path)| !is_named(path))
+            .map(|(kind, path)| Warning::NotNamed { kind, path })
+            .collect();
+        self.warnings.extend(elsewhere);
     }
 
     fn add_source(&mut self, path: PathBuf, home_ground: &HomeGround, request: &Request) -> Result<(), PlanError> {
@@ -181,7 +204,7 @@ impl Draft {
         Ok(())
     }
 
-    /// A named state directory: what lies elsewhere was not named.
+    /// A named state directory: what lies elsewhere was not named, and is warned of when all sources are known.
     fn add_state(&mut self, path: PathBuf, holdings: Holdings, request: &Request) -> Result<(), PlanError> {
         if request.only_config {
             return self.add_config(holdings);
@@ -272,6 +295,7 @@ fn rules_of(root: &Path, holdings: &Holdings, include_workspace: bool) -> RootRu
     protected.extend([&holdings.config_path, &holdings.oauth_dir].map(|path| root::canonical_prefix(path)));
     protected.extend([holdings.config_path.clone(), holdings.oauth_dir.clone()]);
     protected.extend(holdings.agents.iter().map(|agent| agent.path.clone()));
+    protected.extend(holdings.stores.iter().map(|path| root::canonical_prefix(path)));
     RootRules::guarded(root)
         .guard_sessions(holdings.guards_sessions)
         .state(&holdings.state_dir)

@@ -15,6 +15,7 @@ use super::config::{self, Config, Substitution};
 use super::environment::Environment;
 use super::habits;
 use super::root::{AssetKind, Missing, Root, canonical_prefix};
+use super::stores;
 use super::warning::Warning;
 
 /// What an OpenClaw backup says of the installation that it was made from.
@@ -81,9 +82,13 @@ pub(super) struct Holdings {
     pub(super) oauth_dir: PathBuf,
     /// Where the agents work.
     pub(super) workspaces: Vec<PathBuf>,
+    /// Those of them that nothing names: OpenClaw makes each when it needs it.
+    pub(super) unnamed_workspaces: Vec<PathBuf>,
     /// A directory that several workspaces share: left out with them, but not backed up for itself.
     pub(super) shared_workspace: Option<PathBuf>,
     pub(super) agents: Vec<AgentRoot>,
+    /// Where the config puts sessions and cron jobs.
+    pub(super) stores: Vec<PathBuf>,
     pub(super) managed_skills: Vec<PathBuf>,
     /// Whether the version that last wrote the config is known to refuse sessions that have a second name.
     pub(super) guards_sessions: bool,
@@ -108,12 +113,15 @@ impl Holdings {
         let config = config::read(&config_path, environment, warnings);
         let oauth = environment.variable("OPENCLAW_OAUTH_DIR");
         let roster = Roster::new(&config, state_dir, environment);
+        let stores = stores::find(&roster.session_stores(), roster.cron_store(), &roster.wide(), warnings);
         Self {
             config_path,
             oauth_dir: oauth.map_or_else(|| state_dir.join("credentials"), |dir| environment.user_path(&dir)),
             workspaces: roster.workspaces(),
+            unnamed_workspaces: roster.unnamed_workspaces(),
             shared_workspace: roster.shared_workspace(),
             agents: roster.agent_roots(),
+            stores,
             managed_skills: managed_skills(state_dir),
             guards_sessions: guards_sessions(&config.value),
             config_files: config.files,
@@ -124,7 +132,8 @@ impl Holdings {
     /// All that OpenClaw may read through a guard, canonical.
     pub(super) fn everything(&self) -> Vec<PathBuf> {
         let mut all = vec![self.state_dir.clone(), self.config_path.clone(), self.oauth_dir.clone()];
-        all.extend(self.config_files.iter().chain(&self.workspaces).chain(&self.managed_skills).cloned());
+        let files = self.config_files.iter();
+        all.extend(files.chain(&self.workspaces).chain(&self.stores).chain(&self.managed_skills).cloned());
         all.extend(self.agents.iter().map(|agent| agent.path.clone()));
         all.iter().map(|path| canonical_prefix(path)).collect()
     }
@@ -142,7 +151,7 @@ impl Holdings {
 
     /// What a backup consists of, in OpenClaw's order, and what of it does not exist.
     pub(super) fn candidates(&self, include_workspace: bool) -> (Vec<Root>, Vec<Missing>) {
-        use AssetKind::{Agent, Config, Credentials, ManagedSkill, State, Workspace};
+        use AssetKind::{Agent, Config, Credentials, ManagedSkill, State, Store, Workspace};
         let mut named = vec![(State, self.state_dir.clone())];
         // Of what lies in the state directory by default, OpenClaw does not speak.
         let own = [(Config, &self.config_path), (Credentials, &self.oauth_dir)];
@@ -158,6 +167,8 @@ impl Holdings {
         let custom: Vec<&Path> = self.custom_agents().collect();
         let agents = self.agents.iter().filter(|agent| agent.path.exists() || custom.contains(&agent.path.as_path()));
         named.extend(agents.map(|agent| (Agent, agent.path.clone())));
+        let elsewhere = self.stores.iter().filter(|path| !canonical_prefix(path).starts_with(&self.state_dir));
+        named.extend(elsewhere.map(|path| (Store, path.clone())));
         let (mut roots, missing) = existing(named);
         let apart = |skill: &&PathBuf| {
             roots.iter().all(|root| !skill.starts_with(&root.path) && !root.path.starts_with(skill.as_path()))
@@ -217,6 +228,7 @@ fn config_path(state_dir: &Path, environment: &Environment) -> PathBuf {
 struct Roster<'a> {
     environment: &'a Environment,
     state_dir: &'a Path,
+    config: &'a Value,
     substitution: Substitution<'a>,
     defaults: Option<&'a Value>,
     /// By canonical name, each once.
@@ -238,12 +250,16 @@ impl<'a> Roster<'a> {
         }
         let substitution = Substitution::new(environment, state_dir, &config.value);
         let defaults = section.and_then(|section| section.get("defaults"));
-        Self { environment, state_dir, substitution, defaults, agents, owner }
+        Self { environment, state_dir, config: &config.value, substitution, defaults, agents, owner }
     }
 
     /// A path that the config gives under `key`.
     fn path(&self, fields: Option<&Value>) -> Option<PathBuf> {
-        let written = self.substitution.apply(fields?.as_str()?);
+        self.written_path(fields?.as_str()?)
+    }
+
+    fn written_path(&self, written: &str) -> Option<PathBuf> {
+        let written = self.substitution.apply(written);
         let written = written.trim().replace('\0', "");
         (!written.is_empty()).then(|| self.environment.user_path(OsStr::new(&written)))
     }
@@ -263,8 +279,22 @@ impl<'a> Roster<'a> {
         workspaces
     }
 
+    fn unnamed_workspaces(&self) -> Vec<PathBuf> {
+        if self.shared_workspace().is_some() {
+            return Vec::new();
+        }
+        let by_environment =
+            self.owner.as_deref().filter(|_| self.environment.variable("OPENCLAW_WORKSPACE_DIR").is_some());
+        let is_unnamed = |(id, entry): &&Entry<'_>| by_environment != Some(id) && self.own_workspace(*entry).is_none();
+        self.agents.iter().filter(is_unnamed).map(|(id, entry)| self.workspace(id, *entry)).collect()
+    }
+
+    fn own_workspace(&self, entry: Option<&Map<String, Value>>) -> Option<PathBuf> {
+        self.path(entry.and_then(|entry| entry.get("workspace")))
+    }
+
     fn workspace(&self, id: &str, entry: Option<&Map<String, Value>>) -> PathBuf {
-        if let Some(own) = self.path(entry.and_then(|entry| entry.get("workspace"))) {
+        if let Some(own) = self.own_workspace(entry) {
             return own;
         }
         let shared = self.shared_workspace();
@@ -287,6 +317,21 @@ impl<'a> Roster<'a> {
         }
         let suffix = profile(environment).map(|profile| format!("-{profile}")).unwrap_or_default();
         environment.effective_home().join(format!(".openclaw{suffix}")).join("workspace")
+    }
+
+    /// The store of each agent's sessions, if the config names it.
+    fn session_stores(&self) -> Vec<PathBuf> {
+        let Some(written) = self.config["session"]["store"].as_str() else { return Vec::new() };
+        self.agents.iter().filter_map(|(id, _)| self.written_path(&written.replace("{agentId}", id))).collect()
+    }
+
+    fn cron_store(&self) -> Option<PathBuf> {
+        self.path(self.config["cron"].get("store"))
+    }
+
+    /// What no store may bring along: the home directory, the state directory, and what holds them.
+    fn wide(&self) -> [PathBuf; 2] {
+        [self.environment.effective_home(), self.state_dir.to_path_buf()].map(|path| canonical_prefix(&path))
     }
 
     fn agent_roots(&self) -> Vec<AgentRoot> {

@@ -15,6 +15,8 @@ pub enum AssetKind {
     Workspace,
     /// An agent's own directory.
     Agent,
+    /// Sessions or cron jobs that the config puts elsewhere.
+    Store,
     /// What a link among the managed skills points to.
     ManagedSkill,
     /// A plain source.
@@ -30,6 +32,7 @@ impl AssetKind {
             Self::Credentials => "credentials",
             Self::Workspace => "workspace",
             Self::Agent => "agent",
+            Self::Store => "store",
             Self::ManagedSkill => "managed skill",
             Self::Tree => "tree",
         }

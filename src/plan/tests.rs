@@ -7,6 +7,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::entry::Kind;
 
+mod gaps;
+
 /// A home directory, and what an environment says.
 struct Home {
     dir: TempDir,

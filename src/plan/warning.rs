@@ -16,11 +16,25 @@ pub enum Warning {
         /// What is wrong with it.
         cause: String,
     },
-    /// A place that the config or the environment names does not exist.
+    /// A place that belongs to the installation does not exist.
     MissingAsset {
         /// What it would be.
         kind: AssetKind,
         /// Where it would be.
+        path: PathBuf,
+        /// The config or the environment names it. Else OpenClaw makes it when it needs it.
+        is_named: bool,
+    },
+    /// The config of a state directory that was named puts something elsewhere, and that was not named.
+    NotNamed {
+        /// What it is.
+        kind: AssetKind,
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// The config puts a store of sessions into a directory that holds far more than them.
+    WideStore {
+        /// The store.
         path: PathBuf,
     },
     /// An exclude pattern leaves out a whole source.
@@ -41,6 +55,22 @@ pub enum Warning {
     },
 }
 
+impl Warning {
+    /// Whether the archive may lack what it should hold, so that somebody must look, though nothing that was found is
+    /// lost.
+    pub fn is_gap(&self) -> bool {
+        match self {
+            Self::MissingAsset { is_named, .. } => *is_named,
+            Self::IdlePattern(_) => false,
+            Self::BrokenConfig { .. }
+            | Self::NotNamed { .. }
+            | Self::WideStore { .. }
+            | Self::ExcludedRoot { .. }
+            | Self::ProfileWithoutState { .. } => true,
+        }
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -50,9 +80,21 @@ impl fmt::Display for Warning {
                  agents is not followed.",
                 path.display()
             ),
-            Self::MissingAsset { kind, path } => {
+            Self::MissingAsset { kind, path, .. } => {
                 write!(f, "The {} {} does not exist and is not in the archive.", kind.as_str(), path.display())
             }
+            Self::NotNamed { kind, path } => write!(
+                f,
+                "The {} {} is not in the archive, since only what is named is: name it too, or no source at all.",
+                kind.as_str(),
+                path.display()
+            ),
+            Self::WideStore { path } => write!(
+                f,
+                "The transcripts beside {} are not in the archive: its directory holds more than sessions. Give them one \
+                 of their own.",
+                path.display()
+            ),
             Self::ExcludedRoot { path, rule } => write!(f, "{} is left out as a whole ({rule}).", path.display()),
             Self::IdlePattern(pattern) => write!(
                 f,

@@ -24,10 +24,14 @@ pub(crate) struct Told {
     pub(crate) elapsed_milliseconds: Option<u64>,
     /// Whether workspaces were wanted.
     pub(crate) include_workspace: bool,
+    /// Whether something of a state directory that lies elsewhere was not named.
+    pub(crate) state_alone: bool,
     /// The sources.
     pub(crate) assets: Vec<Source>,
     /// What is torn, hollow or lost.
     pub(crate) losses: Vec<Loss>,
+    /// How many reasons there are why it may lack what it should hold.
+    pub(crate) gaps: Count,
     /// How many names were left out by a rule.
     pub(crate) excluded: Count,
 }

@@ -70,6 +70,13 @@ impl Stage {
         file.set_modified(hour_ago).expect("sets the time");
     }
 
+    /// OpenClaw's state at home, with this config, a session, and a workspace elsewhere.
+    pub fn installed(self, config: &str) -> Self {
+        let stage =
+            self.file("home/.openclaw/agents/main/sessions/0.jsonl", b"{\"n\":1}\n").file("home/ws/SOUL.md", b"kind");
+        stage.file("home/.openclaw/openclaw.json", config.as_bytes())
+    }
+
     /// More than a pipe or two hold, and nothing that compresses.
     pub fn large(self) -> Self {
         let mut noise = vec![0; 4 << 20];

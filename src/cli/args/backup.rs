@@ -236,7 +236,7 @@ pub(in crate::cli) struct Unattended {
     #[arg(long)]
     pub(in crate::cli) json: bool,
 
-    /// Say nothing unless something is lost or fails
+    /// Say nothing unless something is lost, may be missing, or fails
     #[arg(short, long)]
     pub(in crate::cli) quiet: bool,
 }

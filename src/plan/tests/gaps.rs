@@ -1,0 +1,70 @@
+//! What an archive may lack, and who is told.
+
+use super::*;
+
+#[test]
+fn what_the_config_or_the_environment_names_is_a_gap_where_it_is_missing() {
+    let gaps = |home: Home| home.plan().warnings.iter().filter(|warning| warning.is_gap()).count();
+    let with = |config: &str| Home::new().file(".openclaw/openclaw.json", config);
+    assert_eq!(gaps(with("{}")), 0);
+    assert_eq!(gaps(with("{agents: {list: [{id: 'a'}, {id: 'b'}]}}")), 0);
+    assert_eq!(gaps(with("{agents: {list: [{id: 'a'}, {id: 'b', workspace: '~/b'}]}}")), 1);
+    assert_eq!(gaps(with("{agents: {defaults: {workspace: '~/w'}, list: [{id: 'a'}, {id: 'b'}]}}")), 2);
+    assert_eq!(gaps(with("{agents: {list: [{id: 'a'}, {id: 'b'}]}}").variable("OPENCLAW_WORKSPACE_DIR", "ws")), 1);
+    assert_eq!(gaps(with("{").variable("OPENCLAW_OAUTH_DIR", "~/oauth").variable("OPENCLAW_PROFILE", "dev")), 3);
+}
+
+#[test]
+fn what_a_named_state_directory_has_elsewhere_is_a_gap_unless_it_is_named_too() {
+    let config = "{agents: {defaults: {workspace: '~/w'}, list: [{id: 'a', agentDir: '~/ag'}]}}";
+    let home = || Home::with_config(config).file("w/x", "").source(".openclaw");
+    let elsewhere = |home: Home| {
+        let told = home.plan().warnings.into_iter().filter_map(|warning| match warning {
+            Warning::NotNamed { path, .. } => Some(home.shown(&path)),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(elsewhere(home().file("ag/x", "")), ["w", "ag"]);
+    assert_eq!(elsewhere(home()), ["w", "ag"], "what is away is missed all the more");
+    assert_eq!(elsewhere(home().file("ag/x", "").source("w").source("ag")), [""; 0]);
+    assert_eq!(elsewhere(home().file("ag/x", "").without_workspace()), ["ag"]);
+    assert_eq!(elsewhere(Home::with_config("{}").source(".openclaw")), [""; 0]);
+    assert_eq!(elsewhere(Home::with_config("{}").file("w/x", "").source("w")), [""; 0]);
+}
+
+/// `session.store` and `cron.store` were not followed: no session was in the archive, which was told to be complete.
+#[test]
+fn sessions_and_cron_jobs_that_the_config_puts_elsewhere_are_in_the_plan() {
+    let config = "{session: {store: '~/data/{agentId}/sessions.json'}, cron: {store: '~/cron/mine.json'},
+        agents: {list: [{id: 'Main'}, {id: 'b'}]}}";
+    let home = Home::with_config(config).file("data/main/sessions.json", "{}").file("data/b/0.jsonl", "");
+    let home = home.file("cron/mine.json", "{}").file("cron/runs/0.jsonl", "").file("cron/other", "");
+    let stores = ["cron/mine.json", "cron/runs", "data/b", "data/main"].map(|path| ("store", path.to_owned()));
+    assert_eq!(home.roots(), [&[owned(STATE)], &stores[..]].concat());
+    assert_eq!(home.file_verdict("data/b/0.jsonl"), "Guarded");
+    let away = Home::with_config(config).file("data/b/0.jsonl", "");
+    let missing: Vec<String> = away.plan().missing.iter().map(|missing| away.shown(&missing.path)).collect();
+    assert!(missing.ends_with(&["cron/mine.json".to_owned(), "data/main/sessions.json".to_owned()]), "{missing:?}");
+    assert_eq!(away.plan().warnings.iter().filter(|warning| warning.is_gap()).count(), 2);
+}
+
+#[test]
+fn a_store_does_not_bring_the_home_directory_along() {
+    let config = "{session: {store: '~/sessions.json'}, agents: {list: [{id: 'a'}, {id: 'b'}]}}";
+    let home = Home::with_config(config).file("sessions.json", "{}").file("0.jsonl", "");
+    assert_eq!(home.roots(), [owned(STATE), owned(("store", "sessions.json"))]);
+    let wide = home.plan().warnings.into_iter().filter(|warning| matches!(warning, Warning::WideStore { .. }));
+    assert_eq!(wide.count(), 1);
+}
+
+#[test]
+fn a_store_in_the_state_directory_comes_with_it_even_from_where_things_are_left_out() {
+    let config = "{session: {store: '~/.openclaw/tmp/{agentId}/sessions.json'}}";
+    let home = Home::with_config(config).file(".openclaw/tmp/main/sessions.json", "{}");
+    assert_eq!(home.roots(), [owned(STATE)]);
+    assert_eq!(home.file_verdict(".openclaw/tmp/main/sessions.json"), "Guarded");
+    assert_eq!(home.dir_verdict(".openclaw/tmp/x"), "regenerable:tmp");
+    let usual = Home::with_config("{session: {store: '~/.openclaw/agents/{agentId}/sessions/sessions.json'}}");
+    assert_eq!((usual.roots(), usual.plan().missing), (vec![owned(STATE)], Vec::new()));
+}
