@@ -2,103 +2,15 @@
 //! `SOURCE_DATE_EPOCH`, which dates an archive by name and report.
 #![cfg(feature = "cli")]
 
-use std::fs::{self, File};
+mod shelf;
+
+use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::SystemTime;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
-
-const CLAWSNAP: &str = env!("CARGO_BIN_EXE_clawsnap");
-
-/// A Tuesday: 2023-11-14 22:13:20 UTC.
-const THEN: u64 = 1_700_000_000;
-const HOUR: u64 = 3_600;
-const DAY: u64 = 24 * HOUR;
-
-/// Nobody in particular, who owns nothing.
-const NOBODY: u32 = 65_534;
-
-/// A home, two sources, and a directory for archives.
-struct Stage {
-    dir: tempfile::TempDir,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let stage = Self { dir: tempfile::tempdir().expect("makes a directory") };
-        for name in ["home", "source", "other", "out"] {
-            fs::create_dir_all(stage.path(name)).expect("makes a directory");
-            fs::write(stage.path(name).join("a.txt"), name).expect("writes");
-        }
-        fs::remove_file(stage.path("out/a.txt")).expect("removes");
-        stage
-    }
-
-    /// With archives of `source` that were made at these times.
-    fn with(self, times: &[u64]) -> Self {
-        times.iter().for_each(|time| drop(self.create("source", *time)));
-        self
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(CLAWSNAP);
-        command.args(line.split_whitespace()).current_dir(self.dir.path()).stdin(Stdio::null());
-        command.env_clear().env("HOME", self.path("home")).env("TZ", "UTC0").env("PATH", env!("PATH"));
-        command
-    }
-
-    fn run(&self, line: &str) -> Output {
-        self.command(line).output().expect("runs")
-    }
-
-    /// Backs up `source` as if it were `time`, and gives the archive's name.
-    fn create(&self, source: &str, time: u64) -> String {
-        let mut command = self.command(&format!("create {source} --output out/ --json"));
-        let output = command.env("SOURCE_DATE_EPOCH", time.to_string()).output().expect("runs");
-        let path = PathBuf::from(json(&output)["archivePath"].as_str().expect("is text"));
-        path.file_name().expect("has a name").to_string_lossy().into_owned()
-    }
-
-    /// What is in `out`, sorted.
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path("out")).expect("lists");
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.expect("reads").file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
-
-    fn cut(&self, name: &str) {
-        let file = File::options().write(true).open(self.path("out").join(name)).expect("opens");
-        let length = file.metadata().expect("stats").len();
-        file.set_len(length / 2).expect("cuts");
-    }
-}
-
-/// The name of an archive that was made at `time`.
-fn named(time: u64) -> String {
-    let time = jiff::Timestamp::from_second(time.cast_signed()).expect("is in range");
-    format!("clawsnap-{}.tar.zst", time.strftime("%Y%m%dT%H%M%SZ"))
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("is later").as_secs()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr)))
-}
+use shelf::{CLAWSNAP, DAY, HOUR, NOBODY, Stage, THEN, json, named, now, text};
 
 /// The names of those archives in a report for which `is` holds.
 fn chosen(pruned: &Value, is: impl Fn(&Value) -> bool) -> Vec<String> {
@@ -413,88 +325,6 @@ fn trouble_with_older_archives_is_a_warning_and_the_new_one_is_made() {
         assert_eq!(said.contains("complete, and of one instant"), !quiet, "{said}");
         assert_eq!(stage.names().len(), 3, "the two of somebody else, and the newest");
     }
-}
-
-/// Turns one bit over, and puts the time back.
-fn rot(path: &Path) {
-    let modified = fs::metadata(path).and_then(|found| found.modified()).expect("has a time");
-    let mut bytes = fs::read(path).expect("reads");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 4;
-    fs::write(path, bytes).expect("writes");
-    let file = File::options().write(true).open(path).expect("opens");
-    file.set_modified(modified).expect("sets the time");
-}
-
-#[test]
-fn a_proof_is_noted_on_the_archive_and_no_other_file_is_taken_for_it() {
-    let stage = Stage::new().with(&[THEN - DAY, THEN]);
-    let out = stage.path("out");
-    let mut probe = Command::new("setfattr");
-    if !probe
-        .args(["-n", "user.x", "-v", "x", "out"])
-        .current_dir(stage.dir.path())
-        .status()
-        .is_ok_and(|it| it.success())
-    {
-        eprintln!("skipped: there are no extended attributes here");
-        return;
-    }
-    let code = |line: &str| stage.run(line).status.code();
-    rot(&out.join(named(THEN - DAY)));
-    assert_eq!(code("prune out --keep-last 5 --quiet"), Some(0), "it is not read again for thirty days");
-    assert_eq!(code("prune out --keep-last 5 --quiet --verify"), Some(4), "unless it shall be");
-    let copy = Command::new("cp").args(["-a", "--", &named(THEN - DAY), "copy"]).current_dir(&out).status();
-    assert!(copy.expect("runs").success());
-    fs::rename(out.join("copy"), out.join(named(THEN - DAY))).expect("renames");
-    assert_eq!(code("prune out --keep-last 5 --quiet"), Some(4), "a copy is another file");
-    let copy = out.join(named(THEN));
-    fs::rename(&copy, out.join("it")).and_then(|()| fs::copy(out.join("it"), &copy)).expect("copies");
-    for (line, noted) in [("prune out --keep-last 5 --dry-run", false), ("prune out --keep-last 5", true)] {
-        assert_eq!(code(line), Some(4));
-        let has = Command::new("getfattr").args(["-n", "user.clawsnap.proof"]).arg(&copy).output().expect("runs");
-        assert_eq!(has.status.success(), noted, "{line}: {}", text(&has.stderr));
-    }
-    assert_eq!(code("status out --verify --quiet"), Some(4));
-}
-
-/// `status --verify` found it, the next `status` said that all is well, and `prune` kept the broken one in the place of
-/// the last good one.
-#[test]
-fn an_archive_that_was_found_broken_is_not_believed_again() {
-    let newest = format!("out/{}", named(THEN));
-    for found in ["status out --verify --quiet".to_owned(), format!("verify {newest}"), format!("list {newest}")] {
-        let stage = Stage::new().with(&[THEN - DAY, THEN]);
-        let code = |line: &str| stage.run(line).status.code();
-        rot(&stage.path(&newest));
-        assert_eq!(code(&found), Some(4), "{found}");
-        assert_eq!(code("status out --quiet"), Some(4), "after {found}");
-        assert_eq!(code("prune out --keep-last 1 --quiet"), Some(4), "after {found}");
-        assert_eq!(stage.names().len(), 2, "after {found}");
-    }
-}
-
-/// A restore to a disk that was full took the proof away from an archive that had nothing to do with it.
-#[test]
-fn a_restore_that_its_target_fails_says_nothing_about_the_archive() {
-    let stage = Stage::new();
-    fs::write(stage.path("source/large"), vec![b'x'; 3_000_000]).expect("writes");
-    stage.create("source", THEN);
-    let archive = format!("out/{}", named(THEN));
-    let is_noted = || {
-        let mut command = Command::new("getfattr");
-        let output = command.args(["-n", "user.clawsnap.proof"]).arg(stage.path(&archive)).output().expect("runs");
-        output.status.success()
-    };
-    if !is_noted() {
-        eprintln!("skipped: there are no extended attributes here");
-        return;
-    }
-    let mut shell = Command::new("sh");
-    let script = format!("ulimit -f 8; exec {CLAWSNAP} restore {archive} --target back");
-    let output = shell.args(["-c", &script]).current_dir(stage.dir.path()).output().expect("runs");
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    assert!(is_noted() && !stage.path("back").exists());
 }
 
 /// Two lines of a crontab begin in the same second: the slower one threw its proven archive away, every night.
