@@ -61,11 +61,11 @@ impl Warning {
     pub fn is_gap(&self) -> bool {
         match self {
             Self::MissingAsset { is_named, .. } => *is_named,
-            Self::IdlePattern(_) => false,
+            // That is what was asked for.
+            Self::IdlePattern(_) | Self::ExcludedRoot { .. } => false,
             Self::BrokenConfig { .. }
             | Self::NotNamed { .. }
             | Self::WideStore { .. }
-            | Self::ExcludedRoot { .. }
             | Self::ProfileWithoutState { .. } => true,
         }
     }
