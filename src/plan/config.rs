@@ -188,8 +188,11 @@ impl<'a> Substitution<'a> {
         (!value.is_empty()).then_some(value)
     }
 
-    /// `text` with every `${NAME}` replaced; `$${NAME}` is a literal one, and an unknown one stays as it is.
-    pub(super) fn apply(&self, text: &str) -> String {
+    /// `text` with every `${NAME}` replaced; `$${NAME}` is a literal one.
+    ///
+    /// # Errors
+    /// The first name that stands for nothing here: whoever wrote it has it set somewhere else.
+    pub(super) fn apply(&self, text: &str) -> Result<String, String> {
         let (mut done, mut rest) = (String::new(), text);
         while let Some(at) = rest.find("${") {
             let (before, from) = rest.split_at(at);
@@ -202,11 +205,11 @@ impl<'a> Substitution<'a> {
             let whole = &from[..from.len() - after.len()];
             match before.strip_suffix('$') {
                 Some(before) => done.extend([before, whole]),
-                None => done.extend([before, self.value(name).as_deref().unwrap_or(whole)]),
+                None => done.extend([before, &self.value(name).ok_or(name)?]),
             }
             rest = after;
         }
-        done + rest
+        Ok(done + rest)
     }
 }
 
@@ -306,11 +309,12 @@ mod tests {
         for (text, expected) in [
             ("${A}/${B}", "process/b b"),
             ("${C}${D}${E}", "configdirecte"),
-            ("$${A}", "${A}"),
-            ("${NONE}/${a}/${", "${NONE}/${a}/${"),
+            ("$${A}/$${NONE}", "${A}/${NONE}"),
+            ("${A}/${a}/${", "process/${a}/${"),
             ("plain $A", "plain $A"),
         ] {
-            assert_eq!(substitution.apply(text), expected, "{text}");
+            assert_eq!(substitution.apply(text).as_deref(), Ok(expected), "{text}");
         }
+        assert_eq!(substitution.apply("${A}/${NONE}/${NEITHER}"), Err("NONE".to_owned()));
     }
 }

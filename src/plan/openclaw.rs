@@ -113,6 +113,7 @@ impl Holdings {
         let config = config::read(&config_path, environment, warnings);
         let oauth = environment.variable("OPENCLAW_OAUTH_DIR");
         let roster = Roster::new(&config, state_dir, environment);
+        warnings.extend(roster.unset_variables());
         let stores = stores::find(&roster.session_stores(), roster.cron_store(), &roster.wide(), warnings);
         Self {
             config_path,
@@ -253,13 +254,30 @@ impl<'a> Roster<'a> {
         Self { environment, state_dir, config: &config.value, substitution, defaults, agents, owner }
     }
 
-    /// A path that the config gives under `key`.
+    /// The variables that paths in the config refer to, and that are not set.
+    fn unset_variables(&self) -> Vec<Warning> {
+        let fields = |entry: Option<&'a Map<String, Value>>| {
+            ["workspace", "agentDir"].map(|key| entry.and_then(|entry| entry.get(key)))
+        };
+        let shared = self.defaults.and_then(|defaults| defaults.get("workspace"));
+        let stores = ["session", "cron"].map(|section| self.config[section].get("store"));
+        let paths = self.agents.iter().flat_map(|(_, entry)| fields(*entry)).chain([shared]).chain(stores).flatten();
+        let mut unset: Vec<Warning> = Vec::new();
+        for written in paths.filter_map(Value::as_str) {
+            let name = self.substitution.apply(written).err();
+            let warning = name.map(|name| Warning::UnsetVariable { name, written: written.to_owned() });
+            unset.extend(warning.filter(|warning| !unset.contains(warning)));
+        }
+        unset
+    }
+
+    /// A path that the config gives, unless it refers to a variable that is not set.
     fn path(&self, fields: Option<&Value>) -> Option<PathBuf> {
         self.written_path(fields?.as_str()?)
     }
 
     fn written_path(&self, written: &str) -> Option<PathBuf> {
-        let written = self.substitution.apply(written);
+        let written = self.substitution.apply(written).ok()?;
         let written = written.trim().replace('\0', "");
         (!written.is_empty()).then(|| self.environment.user_path(OsStr::new(&written)))
     }

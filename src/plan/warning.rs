@@ -16,6 +16,13 @@ pub enum Warning {
         /// What is wrong with it.
         cause: String,
     },
+    /// A path in the config refers to a variable that is not set.
+    UnsetVariable {
+        /// The variable.
+        name: String,
+        /// The path as the config has it.
+        written: String,
+    },
     /// A place that belongs to the installation does not exist.
     MissingAsset {
         /// What it would be.
@@ -64,6 +71,7 @@ impl Warning {
             // That is what was asked for.
             Self::IdlePattern(_) | Self::ExcludedRoot { .. } => false,
             Self::BrokenConfig { .. }
+            | Self::UnsetVariable { .. }
             | Self::NotNamed { .. }
             | Self::WideStore { .. }
             | Self::ProfileWithoutState { .. } => true,
@@ -79,6 +87,11 @@ impl fmt::Display for Warning {
                 "{} cannot be understood ({cause}): it is archived as it is, and what it says about workspaces and \
                  agents is not followed.",
                 path.display()
+            ),
+            Self::UnsetVariable { name, written } => write!(
+                f,
+                "{name} is not set here, so that nobody knows what the config means by {written:?}: it is not in the \
+                 archive. Set {name} where this runs, or in the .env of the state directory."
             ),
             Self::MissingAsset { kind, path, .. } => {
                 write!(f, "The {} {} does not exist and is not in the archive.", kind.as_str(), path.display())

@@ -68,3 +68,15 @@ fn a_store_in_the_state_directory_comes_with_it_even_from_where_things_are_left_
     let usual = Home::with_config("{session: {store: '~/.openclaw/agents/{agentId}/sessions/sessions.json'}}");
     assert_eq!((usual.roots(), usual.plan().missing), (vec![owned(STATE)], Vec::new()));
 }
+
+/// Under cron, where the shell's variables are not set, `$PWD/${MYWS}` was taken for the workspace.
+#[test]
+fn a_path_with_a_variable_that_is_not_set_is_a_gap_and_no_path() {
+    let home = || Home::with_config("{agents: {defaults: {workspace: '${MYWS}/w'}}, cron: {store: '${MYWS}/jobs'}}");
+    let gaps: Vec<Warning> = home().plan().warnings.into_iter().filter(Warning::is_gap).collect();
+    assert_eq!((gaps.len(), home().plan().missing), (2, Vec::new()));
+    assert!(gaps[0].to_string().starts_with("MYWS is not set here"), "{}", gaps[0]);
+    let set = home().variable("MYWS", "~/d").file("d/w/SOUL.md", "").file("d/jobs", "{}");
+    assert_eq!(set.roots(), [owned(STATE), owned(("store", "d/jobs")), owned(("workspace", "d/w"))]);
+    assert_eq!(set.warnings(), [""; 0]);
+}
