@@ -165,10 +165,9 @@ fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Res
             let (inside, root) = (shown(inside), shown(&root.path));
             return Err(Error::Usage(format!("{inside} lies in {root}, which is exchanged as a whole: map that")));
         }
-        let mapped = options.mapping.apply(&root.path);
-        let place = match state_directory(&ways.environment) {
-            state if root.is_state && mapped == root.path => state,
-            _ => PathBuf::from(OsStr::from_bytes(&mapped)),
+        let place = match options.mapping.mapped(&root.path) {
+            None if root.is_state => state_directory(&ways.environment),
+            mapped => PathBuf::from(OsStr::from_bytes(mapped.as_deref().unwrap_or(&root.path))),
         };
         let place = resolved(&place);
         if let Some(other) = places.iter().find(|other| place.starts_with(other) || other.starts_with(&place)) {
