@@ -2,6 +2,8 @@
 
 mod place;
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
 use clawsnap::gate::CancelFlag;
@@ -30,4 +32,32 @@ fn a_state_that_is_mapped_to_where_it_was_goes_there() {
         assert_eq!(said(&theirs.join(".openclaw/openclaw.json")), "good");
     }
     assert_eq!(tree(&scene.state()), archived);
+}
+
+/// One session was restored across a link to another disk, and a directory that held nothing else took the link's place.
+#[test]
+fn a_part_is_not_restored_across_a_link_but_may_replace_it_as_a_whole() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    let agents = scene.state().join("agents");
+    fs::create_dir(scene.path("disk")).expect("makes");
+    fs::rename(&agents, scene.path("disk/agents")).expect("moves");
+    symlink(scene.path("disk/agents"), &agents).expect("links");
+    let sessions = scene.path("disk/agents/main/sessions");
+    fs::remove_file(sessions.join("9999aaaa-2.jsonl")).expect("removes");
+    write(&sessions.join("later.jsonl"), "{}\n");
+    let before = tree(&scene.state());
+    for pattern in ["9999", "agents/main", "*.jsonl"] {
+        let refused = scene.restore(&archive, &[pattern]);
+        let why = refused.error.unwrap_or_default();
+        assert!(refused.outcome == Ending::Failed && why.contains("agents is a symbolic link"), "{pattern}: {why}");
+        assert_eq!((tree(&scene.state()), scene.kept()), (before.clone(), Vec::new()));
+        scene.assert_nothing_hidden("refused");
+    }
+    let restored = scene.restore(&archive, &["agents"]);
+    assert_eq!(restored.outcome, Ending::Complete, "{:?}", restored.error);
+    assert!(said(&agents.join("main/sessions/9999aaaa-2.jsonl")).contains("old"));
+    assert!(agents.symlink_metadata().expect("is there").is_dir() && sessions.join("later.jsonl").exists());
+    assert_eq!(scene.undo(&scene.only_kept()).outcome, Ending::Complete);
+    assert_eq!(tree(&scene.state()), before);
 }

@@ -10,7 +10,7 @@ use super::ground::Ground;
 use super::holders::holder;
 use super::journal::TREE;
 use super::mapping::Mapping;
-use super::moves::Extent;
+use super::moves::{Asked, Extent};
 use super::restorer::{Restorer, Site};
 use super::survey::{Root, Survey};
 use super::swap::{Keep, Swap, Watch, exchange};
@@ -18,6 +18,7 @@ use super::{Consent, InPlace, Place, Remark, RestoreOptions, Restored, nothing_f
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::gate::Gate;
+use crate::list::Wanted;
 use crate::plan::{gateway_at, state_directory};
 use crate::relpath::{joined, shown};
 use crate::report::PathName;
@@ -43,7 +44,8 @@ pub(super) fn run(
     let places = destinations(&survey.roots, options, ways)?;
     places.iter().try_for_each(|place| ways.check_free(place))?;
     let mut watch = Watcher { ways, warnings: &mut restored.warnings };
-    let swaps = make_ready(&survey.roots, &places, extent, gate, &mut watch)?;
+    let grounds = grounds(&survey.roots, &places, extent, gate, &mut watch)?;
+    let swaps = make_ready(&survey.roots, &places, grounds, &options.wanted)?;
     observer.on(Event::Proven);
     let sites = swaps.iter().zip(&survey.roots).map(|((swap, _), root)| site(swap, root)).collect();
     let mut restorer = Restorer::new(sites, Mapping::default(), options, restored);
@@ -80,18 +82,16 @@ impl Watch for Watcher<'_> {
 fn make_ready(
     roots: &[Root],
     places: &[PathBuf],
-    extent: Extent,
-    gate: &Arc<dyn Gate>,
-    watch: &mut Watcher<'_>,
+    grounds: Vec<(Ground, Extent)>,
+    wanted: &Wanted,
 ) -> Result<Vec<(Swap, Extent)>> {
     let mut swaps: Vec<(Swap, Extent)> = Vec::new();
-    let mut wanted: Vec<(u64, u64)> = Vec::new();
-    for ((root, place), (ground, extent)) in roots.iter().zip(places).zip(grounds(roots, places, extent, gate, watch)?)
-    {
-        let swap = Swap::begin(ground)?;
+    let mut needs: Vec<(u64, u64)> = Vec::new();
+    for ((root, place), (ground, extent)) in roots.iter().zip(places).zip(grounds) {
+        let swap = Swap::begin(ground, Asked::of(&root.path, wanted))?;
         let (free, filesystem) = swap.free_space().map_err(|error| Error::failed("look at", place, error))?;
-        wanted.push((filesystem, root.bytes));
-        let all = wanted.iter().filter(|(other, _)| *other == filesystem).map(|(_, bytes)| bytes).sum();
+        needs.push((filesystem, root.bytes));
+        let all = needs.iter().filter(|(other, _)| *other == filesystem).map(|(_, bytes)| bytes).sum();
         check_room(place, all, free)?;
         swaps.push((swap, extent));
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::ground::{Ground, Spot};
 use super::journal::{Journal, TREE};
-use super::moves::{Extent, plan};
+use super::moves::{Asked, Extent, plan};
 use crate::error::{Error, Result};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_swap_name, kept_name, swap_name};
@@ -44,6 +44,7 @@ pub(super) struct Swap {
     ground: Ground,
     draft: Draft,
     journal: Journal,
+    asked: Asked,
 }
 
 /// Where what was there lies now.
@@ -76,12 +77,12 @@ impl Swap {
     ///
     /// # Errors
     /// Those of the kernel.
-    pub(super) fn begin(ground: Ground) -> Result<Self> {
+    pub(super) fn begin(ground: Ground, asked: Asked) -> Result<Self> {
         let path = ground.path().to_owned();
         let made = make_room(ground).map_err(|error| Error::failed("restore into the place of", &path, error));
         let (ground, draft) = made?;
         let journal = Journal::of(&ground, Vec::new());
-        Ok(Self { ground, draft, journal })
+        Ok(Self { ground, draft, journal, asked })
     }
 
     /// Where the tree is to be made, below [`TREE`].
@@ -113,7 +114,7 @@ impl Swap {
 
     /// Makes what was restored durable, and finds out what must be exchanged.
     fn prepare(&mut self, extent: Extent) -> Result<()> {
-        let moves = plan(&self.ground, self.draft.dir(), extent);
+        let moves = plan(&self.ground, self.draft.dir(), extent, &self.asked);
         let prepared = moves.and_then(|moves| {
             self.journal.moves = moves;
             self.draft.dir().sync_filesystem()
