@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clawsnap::gate::CancelFlag;
 use clawsnap::plan::Environment;
 use clawsnap::restore::{Destination, Ending, InPlace, Mapping};
-use place::support::write;
+use place::support::{Backup, write, write_cold};
 use place::{Scene, name, restore, said, tree};
 
 /// The state of another profile was mapped to where it had been, and took the place of the caller's own state.
@@ -60,4 +60,32 @@ fn a_part_is_not_restored_across_a_link_but_may_replace_it_as_a_whole() {
     assert!(agents.symlink_metadata().expect("is there").is_dir() && sessions.join("later.jsonl").exists());
     assert_eq!(scene.undo(&scene.only_kept()).outcome, Ending::Complete);
     assert_eq!(tree(&scene.state()), before);
+}
+
+/// Somebody had tidied up what was kept, and the program had made the like of it again: the way back was taken for an
+/// interrupted one, put that aside, and said that all was back.
+#[test]
+fn a_kept_file_that_is_gone_does_not_keep_the_others_from_coming_back() {
+    let scene = Scene::new();
+    let database = scene.state().join("memory/main.sqlite");
+    let log = scene.state().join("memory/main.sqlite-wal");
+    write_cold(&database, [&b"SQLite format 3\0"[..], &[7; 4080]].concat());
+    let archive = scene.path("a.tar.zst");
+    assert_eq!(Backup::of(&scene.state()).to(&archive).exit_code(), 3, "it is no sound database");
+    write(&database, "another");
+    write(&log, "its log");
+    assert_eq!(scene.restore(&archive, &["memory"]).outcome, Ending::Different);
+    let kept = scene.only_kept();
+    for way in ["another", "SQLite format 3"] {
+        let kept_log = kept.join("tree/memory/main.sqlite-wal");
+        if kept_log.exists() {
+            fs::remove_file(kept_log).expect("removes");
+        }
+        write(&log, "a new log");
+        let back = scene.undo(&kept);
+        assert_eq!((back.outcome, back.error), (Ending::Complete, None));
+        assert!(said(&database).starts_with(way), "{way}");
+        assert!(!log.exists(), "a log of the other one");
+    }
+    scene.assert_nothing_hidden("there and back");
 }

@@ -133,6 +133,13 @@ impl Swap {
         done.and_then(|()| self.ground.host().sync_filesystem()).map_err(|error| self.failed(error))
     }
 
+    /// Says that all is done, for whoever exchanges what was kept again.
+    fn conclude(&mut self) {
+        if !self.journal.is_whole() {
+            self.journal.conclude(self.draft.dir());
+        }
+    }
+
     /// Takes everything back; whether that left nothing of the root's in what is hidden, which then is removed.
     fn withdraw(&mut self) -> bool {
         self.journal.take_back(&self.ground, self.draft.dir());
@@ -189,7 +196,10 @@ pub(super) fn exchange(mut swaps: Vec<(Swap, Extent)>, check: &dyn Fn(&Path) -> 
     swaps.iter().try_for_each(|swap| check(swap.path()))?;
     let announced = swaps.iter_mut().try_for_each(Swap::announce);
     match announced.and_then(|()| swaps.iter().try_for_each(Swap::carry_out)) {
-        Ok(()) => Ok(swaps.iter().map(Swap::finish).collect()),
+        Ok(()) => {
+            swaps.iter_mut().for_each(Swap::conclude);
+            Ok(swaps.iter().map(Swap::finish).collect())
+        }
         Err(error) => Err(withdrawn(&mut swaps, error)),
     }
 }
@@ -285,7 +295,7 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
     let (host, dir) = (&host.unstoppable(), &dir.unstoppable());
     let path = host_path.join(OsStr::from_bytes(name));
     let fail = |error| Error::failed("complete the interrupted restore in", &path, error);
-    let journal = match Journal::read(dir).map_err(fail)? {
+    let mut journal = match Journal::read(dir).map_err(fail)? {
         Some(journal) if journal.is_begun(dir) => journal,
         // Nothing was touched yet.
         _ => return tree::remove(host, name).map_err(fail),
@@ -295,6 +305,9 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
         watch.check_free(ground.path())?;
     }
     let completed = journal.complete(&ground, dir).and_then(|()| ground.host().sync_filesystem());
+    if completed.is_ok() && !journal.is_whole() {
+        journal.conclude(dir);
+    }
     let kept = finish(&ground, name, &journal).map_err(fail)?;
     let what = ground.path().display();
     let kept = kept.map(|kept| format!("; what was there is kept as {}", kept.display())).unwrap_or_default();
