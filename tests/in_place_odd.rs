@@ -3,14 +3,56 @@
 mod place;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use clawsnap::gate::CancelFlag;
 use clawsnap::plan::Environment;
 use clawsnap::restore::{Destination, Ending, InPlace, Mapping};
-use place::support::{Backup, write, write_cold};
-use place::{Scene, name, restore, said, tree};
+use place::support::{self, Backup, leftovers, write, write_cold};
+use place::{Scene, idle, is_root, name, restore, said, sh, tree};
+
+/// Who owns nothing else.
+const NOBODY: u32 = 65_534;
+
+/// The command as somebody to whom the kernel denies things, who owns the scene.
+struct Nobody<'a>(&'a Scene);
+
+impl<'a> Nobody<'a> {
+    fn of(scene: &'a Scene) -> Option<Self> {
+        let Some(program) = support::helper().into_iter().next().filter(|_| is_root()) else {
+            eprintln!("skipped: only root can be somebody else");
+            return None;
+        };
+        fs::copy(program, scene.path("clawsnap")).expect("copies");
+        let nobody = Self(scene);
+        nobody.owns();
+        Some(nobody)
+    }
+
+    fn owns(&self) {
+        assert!(sh(&format!("chown -hR {NOBODY}:{NOBODY} \"$1\""), &self.0.top));
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let user = format!("--reuid={NOBODY} --regid={NOBODY} --clear-groups");
+        let _idle = idle();
+        let mut command = Command::new("setpriv");
+        command.args(user.split(' ')).arg(self.0.path("clawsnap")).args(args);
+        command.env("OPENCLAW_STATE_DIR", self.0.state()).env("HOME", self.0.path("home"));
+        command.current_dir("/").output().expect("runs")
+    }
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("sets");
+}
 
 /// The state of another profile was mapped to where it had been, and took the place of the caller's own state.
 #[test]
@@ -88,4 +130,56 @@ fn a_kept_file_that_is_gone_does_not_keep_the_others_from_coming_back() {
         assert!(!log.exists(), "a log of the other one");
     }
     scene.assert_nothing_hidden("there and back");
+}
+
+/// A directory that its owner may not open could not be removed from what an interrupted restore left, and no restore
+/// went ahead there any more.
+#[test]
+fn a_closed_directory_that_a_dead_run_left_is_removed() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    scene.go_on();
+    let swap = scene.path("home/.clawsnap-20260101T000000Z-00000001.swap");
+    for (name, mode) in [("shut", 0o000), ("no-list", 0o300), ("tree", 0o000)] {
+        let closed = swap.join("tree/a").join(name);
+        write(&closed.join("deep/file"), "left");
+        set_mode(&closed.join("deep"), mode);
+        set_mode(&closed, mode);
+    }
+    set_mode(&swap, 0o700);
+    let Some(nobody) = Nobody::of(&scene) else { return };
+    let output = nobody.run(&["restore", archive.to_str().expect("is text"), "--in-place"]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert!(said(&scene.state().join("logs/a.log")).contains("old"));
+    scene.assert_nothing_hidden("restored");
+}
+
+/// What an interrupted restore had only begun to make, and cannot be removed, kept every other one from going ahead.
+#[test]
+fn what_a_dead_run_left_without_a_journal_keeps_nobody_from_restoring() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    scene.go_on();
+    let swap = scene.path("home/.clawsnap-20260101T000000Z-00000001.swap");
+    write(&swap.join("tree/theirs/file"), "left");
+    set_mode(&swap, 0o700);
+    let Some(nobody) = Nobody::of(&scene) else { return };
+    assert!(sh("chown -R 0:0 \"$1\"", &swap.join("tree/theirs")));
+    let output = nobody.run(&["restore", archive.to_str().expect("is text"), "--in-place"]);
+    let told = told(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("00000001.swap") && told.contains("cannot be removed"), "{told}");
+    assert!(said(&scene.state().join("logs/a.log")).contains("old"));
+    assert!(swap.join("tree/theirs/file").exists());
+}
+
+/// A directory that its owner may not open stayed in the staging directory for good.
+#[test]
+fn a_closed_directory_does_not_keep_a_stage_from_being_removed() {
+    let scene = Scene::new();
+    set_mode(&scene.state().join("logs"), 0o000);
+    let Some(nobody) = Nobody::of(&scene) else { return };
+    let output = nobody.run(&["stage", scene.state().to_str().expect("is text"), "--", "true"]);
+    assert!(leftovers(&scene.path("home")).is_empty(), "{}", told(&output));
+    assert_eq!(fs::metadata(scene.state().join("logs")).expect("is there").mode() & 0o777, 0);
 }

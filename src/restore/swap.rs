@@ -297,8 +297,14 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
     let fail = |error| Error::failed("complete the interrupted restore in", &path, error);
     let mut journal = match Journal::read(dir).map_err(fail)? {
         Some(journal) if journal.is_begun(dir) => journal,
-        // Nothing was touched yet.
-        _ => return tree::remove(host, name).map_err(fail),
+        // Nothing was touched yet, and what cannot be removed is in nobody's way.
+        _ => {
+            if let Err(error) = tree::remove(host, name) {
+                let path = path.display();
+                watch.warn(format!("{path}, which an interrupted restore left, cannot be removed: {error}"));
+            }
+            return Ok(());
+        }
     };
     let ground = journal.ground(host.clone(), host_path).map_err(fail)?;
     if journal.is_pending(&ground, dir) {
