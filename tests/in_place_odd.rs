@@ -183,3 +183,22 @@ fn a_closed_directory_does_not_keep_a_stage_from_being_removed() {
     assert!(leftovers(&scene.path("home")).is_empty(), "{}", told(&output));
     assert_eq!(fs::metadata(scene.state().join("logs")).expect("is there").mode() & 0o777, 0);
 }
+
+/// The state lay on a disk that was not mounted, and what was restored took the place of the link that leads there.
+#[test]
+fn a_state_whose_link_leads_nowhere_is_not_restored_in_the_place_of_the_link() {
+    let scene = Scene::new();
+    let disk = scene.path("disk/oc");
+    fs::create_dir(scene.path("disk")).expect("makes");
+    fs::rename(scene.state(), &disk).expect("moves");
+    symlink(&disk, scene.state()).expect("links");
+    let archive = scene.archive();
+    fs::remove_dir_all(&disk).expect("removes");
+    let refused = scene.restore(&archive, &[]);
+    let why = refused.error.unwrap_or_default();
+    assert!(refused.outcome == Ending::Usage && why.contains("is not there") && why.contains("--map"), "{why}");
+    assert_eq!(fs::read_link(scene.state()).expect("is a link"), disk);
+    fs::create_dir(&disk).expect("makes");
+    assert_eq!(scene.restore(&archive, &[]).outcome, Ending::Complete);
+    assert_eq!((fs::read_link(scene.state()).expect("is a link"), disk.join("logs/a.log").exists()), (disk, true));
+}

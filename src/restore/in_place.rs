@@ -169,7 +169,7 @@ fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Res
             None if root.is_state => state_directory(&ways.environment),
             mapped => PathBuf::from(OsStr::from_bytes(mapped.as_deref().unwrap_or(&root.path))),
         };
-        let place = resolved(&place);
+        let place = resolved(&place)?;
         if let Some(other) = places.iter().find(|other| place.starts_with(other) || other.starts_with(&place)) {
             let (place, other) = (place.display(), other.display());
             return Err(Error::Usage(format!("{place} and {other} lie in each other: say --map OLD=NEW")));
@@ -180,9 +180,20 @@ fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Res
 }
 
 /// The path without symbolic links, of which the last name may be missing.
-fn resolved(path: &Path) -> PathBuf {
+///
+/// # Errors
+/// A link that leads nowhere, as to a disk that is not mounted: what was restored would take its place on this one.
+fn resolved(path: &Path) -> Result<PathBuf> {
     let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
-    path.canonicalize().ok().or_else(parent).unwrap_or_else(|| path.to_owned())
+    match (path.canonicalize(), path.read_link()) {
+        (Ok(real), _) => Ok(real),
+        (Err(_), Ok(to)) => {
+            let (link, to) = (path.display(), to.display());
+            let cure = "mount it, make it, or say --map OLD=NEW for another place";
+            Err(Error::Usage(format!("{link} is a symbolic link to {to}, which is not there: {cure}")))
+        }
+        _ => Ok(parent().unwrap_or_else(|| path.to_owned())),
+    }
 }
 
 impl InPlace {
