@@ -202,3 +202,21 @@ fn a_state_whose_link_leads_nowhere_is_not_restored_in_the_place_of_the_link() {
     assert_eq!(scene.restore(&archive, &[]).outcome, Ending::Complete);
     assert_eq!((fs::read_link(scene.state()).expect("is a link"), disk.join("logs/a.log").exists()), (disk, true));
 }
+
+/// The kernel lets nobody but root move a directory that is write-protected, and the user was told no more than that
+/// permission was denied.
+#[test]
+fn what_to_do_about_a_write_protected_directory_is_said() {
+    let scene = Scene::new();
+    set_mode(&scene.state().join("logs"), 0o555);
+    let archive = scene.archive();
+    let Some(nobody) = Nobody::of(&scene) else { return };
+    let kept = scene.kept();
+    assert!(sh("rm -r \"$1/logs\"", &scene.state()));
+    let output = nobody.run(&["restore", archive.to_str().expect("is text"), "logs", "--in-place"]);
+    let told = told(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("logs: ") && told.contains("write-protected") && told.contains("--target"), "{told}");
+    assert_eq!(scene.kept(), kept);
+    scene.assert_nothing_hidden("refused");
+}

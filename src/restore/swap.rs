@@ -29,6 +29,10 @@ const LONGEST_NAME: usize = 255;
 /// What a name gets at most when it is kept: the time, `-xxxxxxxx` where two are of one time, and [`PARTS`].
 const LONGEST_ENDING: usize = 16 + 9 + PARTS.len();
 
+/// What can be done about a directory that may not be moved.
+const WRITE_PROTECTED: &str =
+    "only root can move a directory that is write-protected: `chmod u+w` it if it is there, or restore into a --target";
+
 /// Told of what an earlier run left; asked whether a root may be touched.
 pub(super) trait Watch {
     /// # Errors
@@ -130,7 +134,12 @@ impl Swap {
 
     fn carry_out(&self) -> Result<()> {
         let done = self.journal.carry_out(&self.ground, self.draft.dir());
-        done.and_then(|()| self.ground.host().sync_filesystem()).map_err(|error| self.failed(error))
+        done.and_then(|()| self.ground.host().sync_filesystem()).map_err(|error| {
+            let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let failed = self.failed(error);
+            // A directory is written to when it comes into another one: its `..` is another one then.
+            if is_denied { failed.remedy(WRITE_PROTECTED) } else { failed }
+        })
     }
 
     /// Says that all is done, for whoever exchanges what was kept again.
