@@ -10,7 +10,7 @@ use super::ground::Ground;
 use super::holders::holder;
 use super::journal::TREE;
 use super::mapping::Mapping;
-use super::moves::Extent;
+use super::moves::{Asked, Extent};
 use super::restorer::{Restorer, Site};
 use super::survey::{Root, Survey};
 use super::swap::{Keep, Swap, Watch, exchange};
@@ -18,6 +18,7 @@ use super::{Consent, InPlace, Place, Remark, RestoreOptions, Restored, nothing_f
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::gate::Gate;
+use crate::list::Wanted;
 use crate::plan::{gateway_at, state_directory};
 use crate::relpath::{joined, shown};
 use crate::report::PathName;
@@ -43,7 +44,8 @@ pub(super) fn run(
     let places = destinations(&survey.roots, options, ways)?;
     places.iter().try_for_each(|place| ways.check_free(place))?;
     let mut watch = Watcher { ways, warnings: &mut restored.warnings };
-    let swaps = make_ready(&survey.roots, &places, extent, gate, &mut watch)?;
+    let grounds = grounds(&survey.roots, &places, extent, gate, &mut watch)?;
+    let swaps = make_ready(&survey.roots, &places, grounds, &options.wanted)?;
     observer.on(Event::Proven);
     let sites = swaps.iter().zip(&survey.roots).map(|((swap, _), root)| site(swap, root)).collect();
     let mut restorer = Restorer::new(sites, Mapping::default(), options, restored);
@@ -80,18 +82,16 @@ impl Watch for Watcher<'_> {
 fn make_ready(
     roots: &[Root],
     places: &[PathBuf],
-    extent: Extent,
-    gate: &Arc<dyn Gate>,
-    watch: &mut Watcher<'_>,
+    grounds: Vec<(Ground, Extent)>,
+    wanted: &Wanted,
 ) -> Result<Vec<(Swap, Extent)>> {
     let mut swaps: Vec<(Swap, Extent)> = Vec::new();
-    let mut wanted: Vec<(u64, u64)> = Vec::new();
-    for ((root, place), (ground, extent)) in roots.iter().zip(places).zip(grounds(roots, places, extent, gate, watch)?)
-    {
-        let swap = Swap::begin(ground)?;
+    let mut needs: Vec<(u64, u64)> = Vec::new();
+    for ((root, place), (ground, extent)) in roots.iter().zip(places).zip(grounds) {
+        let swap = Swap::begin(ground, Asked::of(&root.path, wanted))?;
         let (free, filesystem) = swap.free_space().map_err(|error| Error::failed("look at", place, error))?;
-        wanted.push((filesystem, root.bytes));
-        let all = wanted.iter().filter(|(other, _)| *other == filesystem).map(|(_, bytes)| bytes).sum();
+        needs.push((filesystem, root.bytes));
+        let all = needs.iter().filter(|(other, _)| *other == filesystem).map(|(_, bytes)| bytes).sum();
         check_room(place, all, free)?;
         swaps.push((swap, extent));
     }
@@ -165,12 +165,11 @@ fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Res
             let (inside, root) = (shown(inside), shown(&root.path));
             return Err(Error::Usage(format!("{inside} lies in {root}, which is exchanged as a whole: map that")));
         }
-        let mapped = options.mapping.apply(&root.path);
-        let place = match state_directory(&ways.environment) {
-            state if root.is_state && mapped == root.path => state,
-            _ => PathBuf::from(OsStr::from_bytes(&mapped)),
+        let place = match options.mapping.mapped(&root.path) {
+            None if root.is_state => state_directory(&ways.environment),
+            mapped => PathBuf::from(OsStr::from_bytes(mapped.as_deref().unwrap_or(&root.path))),
         };
-        let place = resolved(&place);
+        let place = resolved(&place)?;
         if let Some(other) = places.iter().find(|other| place.starts_with(other) || other.starts_with(&place)) {
             let (place, other) = (place.display(), other.display());
             return Err(Error::Usage(format!("{place} and {other} lie in each other: say --map OLD=NEW")));
@@ -181,9 +180,20 @@ fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Res
 }
 
 /// The path without symbolic links, of which the last name may be missing.
-fn resolved(path: &Path) -> PathBuf {
+///
+/// # Errors
+/// A link that leads nowhere, as to a disk that is not mounted: what was restored would take its place on this one.
+fn resolved(path: &Path) -> Result<PathBuf> {
     let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
-    path.canonicalize().ok().or_else(parent).unwrap_or_else(|| path.to_owned())
+    match (path.canonicalize(), path.read_link()) {
+        (Ok(real), _) => Ok(real),
+        (Err(_), Ok(to)) => {
+            let (link, to) = (path.display(), to.display());
+            let cure = "mount it, make it, or say --map OLD=NEW for another place";
+            Err(Error::Usage(format!("{link} is a symbolic link to {to}, which is not there: {cure}")))
+        }
+        _ => Ok(parent().unwrap_or_else(|| path.to_owned())),
+    }
 }
 
 impl InPlace {

@@ -3,6 +3,9 @@
 //! What is exchanged is told by inodes. Both sides of an exchange exist until somebody removes one, so no number can come
 //! to stand for a third thing. One rule says what was done: as long as what shall be at the root's side is still beside the
 //! journal, it is pending; else what is beside the journal was at the root's side, and must be kept.
+//!
+//! That rule holds as long as nobody else touches either side. When all is done, the journal says so: from then on people
+//! may remove what was kept, and the program make the like of it again.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -34,6 +37,9 @@ pub(super) struct Journal {
     /// The name of the file in the root that is all that is restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<Name>,
+    /// Whether it is known that everything was carried out; where it is not, the inodes tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_done: bool,
     pub(super) moves: Vec<Move>,
 }
 
@@ -48,7 +54,8 @@ pub(super) struct Move {
 
 impl Journal {
     pub(super) fn of(ground: &Ground, moves: Vec<Move>) -> Self {
-        Self { format: FORMAT, root: Name::new(ground.root_name()), file: ground.file().map(Name::new), moves }
+        let (root, file) = (Name::new(ground.root_name()), ground.file().map(Name::new));
+        Self { format: FORMAT, root, file, is_done: false, moves }
     }
 
     /// The root's name, which is one name or none.
@@ -100,6 +107,12 @@ impl Journal {
         journal.root().map(|_| Some(journal))
     }
 
+    /// Says in `dir` that all is done, which must be durable by now. Where that cannot be said, the inodes tell.
+    pub(super) fn conclude(&mut self, dir: &Dir) {
+        self.is_done = true;
+        let _unsaid: io::Result<()> = self.write(&dir.unstoppable());
+    }
+
     /// Removes the one in `dir`.
     ///
     /// # Errors
@@ -132,6 +145,9 @@ impl Journal {
     /// # Errors
     /// The first thing that could not.
     pub(super) fn complete(&self, ground: &Ground, dir: &Dir) -> io::Result<()> {
+        if self.is_done {
+            return Ok(());
+        }
         self.moves.iter().map(|step| step.carry_out(ground, dir).map(drop)).fold(Ok(()), Result::and)
     }
 
@@ -147,6 +163,9 @@ impl Journal {
 
     /// Whether anything is left to be carried out.
     pub(super) fn is_pending(&self, ground: &Ground, dir: &Dir) -> bool {
+        if self.is_done {
+            return false;
+        }
         let would = |step: &Move| -> io::Result<bool> {
             Ok(step.is_pending(dir)? && ground.live(&step.path()?)?.inode()? != step.after)
         };
@@ -157,7 +176,7 @@ impl Journal {
     pub(super) fn reversed(self, dir: &Dir) -> io::Result<Self> {
         let moves = self.moves.into_iter().rev();
         let moves: io::Result<Vec<Move>> = moves.map(|step| Move::of(step.path, dir)).collect();
-        Ok(Self { moves: moves?, ..self })
+        Ok(Self { moves: moves?, is_done: false, ..self })
     }
 }
 

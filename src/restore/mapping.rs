@@ -34,13 +34,17 @@ impl Mapping {
 
     /// Where an absolute path goes.
     pub(super) fn apply(&self, path: &[u8]) -> Vec<u8> {
-        let found = self.pairs.iter().find_map(|(old, new)| Some((new, below(path, old)?)));
-        let Some((new, rest)) = found else { return path.to_vec() };
-        match (new.as_slice(), rest) {
+        self.mapped(path).unwrap_or_else(|| path.to_vec())
+    }
+
+    /// Where an absolute path goes by what was said, which may be where it was; nothing if nothing was said of it.
+    pub(super) fn mapped(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let (new, rest) = self.pairs.iter().find_map(|(old, new)| Some((new, below(path, old)?)))?;
+        Some(match (new.as_slice(), rest) {
             (new, b"") => new.to_vec(),
             (b"/", rest) => [b"/", rest].concat(),
             (new, rest) => [new, b"/", rest].concat(),
-        }
+        })
     }
 
     /// A path that is mapped and lies below `root`, but is not `root`.
@@ -88,6 +92,7 @@ mod tests {
         let mapping = mapping(&[("/a", "/b"), ("/a", "/c")]);
         assert_eq!(mapping.apply(b"/a/x"), b"/b/x");
         assert_eq!(mapping.apply(b"/z"), b"/z");
+        assert_eq!(mapping.mapped(b"/z"), None);
         assert!(mapping.clone().and(Path::new("a"), Path::new("/b")).is_err());
         assert_eq!(mapping.inside(b"/"), Some(&b"/a"[..]));
         assert_eq!(mapping.inside(b"/a"), None);

@@ -10,6 +10,7 @@ use super::mounts::mount_below;
 use crate::archive::Name;
 use crate::entry::Kind;
 use crate::freeze::{DATABASE_MAGIC, SIDECARS};
+use crate::list::Wanted;
 use crate::naming::{is_staging_name, is_swap_name, name_before};
 use crate::relpath::{joined, shown};
 use crate::sys::Dir;
@@ -23,11 +24,30 @@ pub(super) enum Extent {
     Part,
 }
 
+/// What of a root was asked for.
+pub(super) struct Asked {
+    /// The root's path in the archive.
+    root: Vec<u8>,
+    wanted: Wanted,
+}
+
+impl Asked {
+    pub(super) fn of(root: &[u8], wanted: &Wanted) -> Self {
+        Self { root: root.to_vec(), wanted: wanted.clone() }
+    }
+
+    /// Whether a path below the root was, and not only something that lies in it.
+    fn has(&self, path: &[u8]) -> bool {
+        let root = self.root.strip_suffix(b"/").unwrap_or(&self.root);
+        self.wanted.fits(&[root, b"/", path].concat())
+    }
+}
+
 /// What must be exchanged between the root and the tree in `dir`.
 ///
 /// # Errors
-/// Those of the kernel; a root that holds another mount.
-pub(super) fn plan(ground: &Ground, dir: &Dir, extent: Extent) -> io::Result<Vec<Move>> {
+/// Those of the kernel; a root that holds another mount; a link that leads to what shall be restored.
+pub(super) fn plan(ground: &Ground, dir: &Dir, extent: Extent, asked: &Asked) -> io::Result<Vec<Move>> {
     let whole = || Ok(vec![Move::of(Name::new(b""), dir)?]);
     let (live, tree) = match (ground.root()?, is_directory(dir, TREE)?) {
         (Some(live), true) => (live, dir.open_dir(TREE)?),
@@ -38,7 +58,7 @@ pub(super) fn plan(ground: &Ground, dir: &Dir, extent: Extent) -> io::Result<Vec
         return Err(own_mount(mount.as_os_str().as_bytes()));
     }
     match extent {
-        Extent::Part => merged(&live, &tree, dir),
+        Extent::Part => merged(&live, &tree, dir, asked),
         Extent::Whole if ground.is_inside() => entries(&live, &tree, dir),
         Extent::Whole => whole(),
     }
@@ -54,7 +74,7 @@ fn entries(live: &Dir, tree: &Dir, dir: &Dir) -> io::Result<Vec<Move>> {
 }
 
 /// What the tree holds, name by name as far as the root has the same directories.
-fn merged(live: &Dir, tree: &Dir, dir: &Dir) -> io::Result<Vec<Move>> {
+fn merged(live: &Dir, tree: &Dir, dir: &Dir, asked: &Asked) -> io::Result<Vec<Move>> {
     let place = |dir: &Dir| Ok::<_, io::Error>((dir.mount()?, dir.stat_self()?.dev));
     let (mut moves, mount) = (Vec::new(), place(live)?);
     let mut open = vec![Vec::new()];
@@ -67,10 +87,11 @@ fn merged(live: &Dir, tree: &Dir, dir: &Dir) -> io::Result<Vec<Move>> {
         all.extend(stale(&here, &there)?);
         for name in sidecars_first(all) {
             let inner = joined(&path, &name);
-            if is_directory(&here, &name)? && is_directory(&there, &name)? {
-                open.push(inner);
-            } else {
-                moves.push(Move::of(Name::new(&inner), dir)?);
+            match (kind(&here, &name)?, is_directory(&there, &name)?) {
+                (Some(Kind::Directory), true) => open.push(inner),
+                // In the link's place the directory would hold what was asked for, and nothing of what is behind it.
+                (Some(Kind::Symlink), true) if !asked.has(&inner) => return Err(link_on_the_way(&inner)),
+                _ => moves.push(Move::of(Name::new(&inner), dir)?),
             }
         }
     }
@@ -108,6 +129,10 @@ fn own_mount(path: &[u8]) -> io::Error {
     io::Error::other(format!("{} is a mount of its own: restore into a --target, and copy from there", shown(path)))
 }
 
+fn link_on_the_way(path: &[u8]) -> io::Error {
+    io::Error::other(format!("{} is a symbolic link: restore into a --target, and copy from there", shown(path)))
+}
+
 fn is_database(dir: &Dir, name: &[u8]) -> io::Result<bool> {
     if dir.stat(name)?.kind != Kind::File {
         return Ok(false);
@@ -122,5 +147,10 @@ fn names(dir: &Dir) -> io::Result<Vec<Box<[u8]>>> {
 }
 
 fn is_directory(dir: &Dir, name: &[u8]) -> io::Result<bool> {
-    Ok(Spot::new(dir.clone(), name).stat()?.is_some_and(|stat| stat.kind == Kind::Directory))
+    Ok(kind(dir, name)? == Some(Kind::Directory))
+}
+
+/// What is there; nothing is an answer.
+fn kind(dir: &Dir, name: &[u8]) -> io::Result<Option<Kind>> {
+    Ok(Spot::new(dir.clone(), name).stat()?.map(|stat| stat.kind))
 }

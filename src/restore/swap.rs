@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::ground::{Ground, Spot};
 use super::journal::{Journal, TREE};
-use super::moves::{Extent, plan};
+use super::moves::{Asked, Extent, plan};
 use crate::error::{Error, Result};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_swap_name, kept_name, swap_name};
@@ -28,6 +28,10 @@ const LONGEST_NAME: usize = 255;
 
 /// What a name gets at most when it is kept: the time, `-xxxxxxxx` where two are of one time, and [`PARTS`].
 const LONGEST_ENDING: usize = 16 + 9 + PARTS.len();
+
+/// What can be done about a directory that may not be moved.
+const WRITE_PROTECTED: &str =
+    "only root can move a directory that is write-protected: `chmod u+w` it if it is there, or restore into a --target";
 
 /// Told of what an earlier run left; asked whether a root may be touched.
 pub(super) trait Watch {
@@ -44,6 +48,7 @@ pub(super) struct Swap {
     ground: Ground,
     draft: Draft,
     journal: Journal,
+    asked: Asked,
 }
 
 /// Where what was there lies now.
@@ -76,12 +81,12 @@ impl Swap {
     ///
     /// # Errors
     /// Those of the kernel.
-    pub(super) fn begin(ground: Ground) -> Result<Self> {
+    pub(super) fn begin(ground: Ground, asked: Asked) -> Result<Self> {
         let path = ground.path().to_owned();
         let made = make_room(ground).map_err(|error| Error::failed("restore into the place of", &path, error));
         let (ground, draft) = made?;
         let journal = Journal::of(&ground, Vec::new());
-        Ok(Self { ground, draft, journal })
+        Ok(Self { ground, draft, journal, asked })
     }
 
     /// Where the tree is to be made, below [`TREE`].
@@ -113,7 +118,7 @@ impl Swap {
 
     /// Makes what was restored durable, and finds out what must be exchanged.
     fn prepare(&mut self, extent: Extent) -> Result<()> {
-        let moves = plan(&self.ground, self.draft.dir(), extent);
+        let moves = plan(&self.ground, self.draft.dir(), extent, &self.asked);
         let prepared = moves.and_then(|moves| {
             self.journal.moves = moves;
             self.draft.dir().sync_filesystem()
@@ -129,7 +134,19 @@ impl Swap {
 
     fn carry_out(&self) -> Result<()> {
         let done = self.journal.carry_out(&self.ground, self.draft.dir());
-        done.and_then(|()| self.ground.host().sync_filesystem()).map_err(|error| self.failed(error))
+        done.and_then(|()| self.ground.host().sync_filesystem()).map_err(|error| {
+            let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let failed = self.failed(error);
+            // A directory is written to when it comes into another one: its `..` is another one then.
+            if is_denied { failed.remedy(WRITE_PROTECTED) } else { failed }
+        })
+    }
+
+    /// Says that all is done, for whoever exchanges what was kept again.
+    fn conclude(&mut self) {
+        if !self.journal.is_whole() {
+            self.journal.conclude(self.draft.dir());
+        }
     }
 
     /// Takes everything back; whether that left nothing of the root's in what is hidden, which then is removed.
@@ -188,7 +205,10 @@ pub(super) fn exchange(mut swaps: Vec<(Swap, Extent)>, check: &dyn Fn(&Path) -> 
     swaps.iter().try_for_each(|swap| check(swap.path()))?;
     let announced = swaps.iter_mut().try_for_each(Swap::announce);
     match announced.and_then(|()| swaps.iter().try_for_each(Swap::carry_out)) {
-        Ok(()) => Ok(swaps.iter().map(Swap::finish).collect()),
+        Ok(()) => {
+            swaps.iter_mut().for_each(Swap::conclude);
+            Ok(swaps.iter().map(Swap::finish).collect())
+        }
         Err(error) => Err(withdrawn(&mut swaps, error)),
     }
 }
@@ -284,16 +304,25 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
     let (host, dir) = (&host.unstoppable(), &dir.unstoppable());
     let path = host_path.join(OsStr::from_bytes(name));
     let fail = |error| Error::failed("complete the interrupted restore in", &path, error);
-    let journal = match Journal::read(dir).map_err(fail)? {
+    let mut journal = match Journal::read(dir).map_err(fail)? {
         Some(journal) if journal.is_begun(dir) => journal,
-        // Nothing was touched yet.
-        _ => return tree::remove(host, name).map_err(fail),
+        // Nothing was touched yet, and what cannot be removed is in nobody's way.
+        _ => {
+            if let Err(error) = tree::remove(host, name) {
+                let path = path.display();
+                watch.warn(format!("{path}, which an interrupted restore left, cannot be removed: {error}"));
+            }
+            return Ok(());
+        }
     };
     let ground = journal.ground(host.clone(), host_path).map_err(fail)?;
     if journal.is_pending(&ground, dir) {
         watch.check_free(ground.path())?;
     }
     let completed = journal.complete(&ground, dir).and_then(|()| ground.host().sync_filesystem());
+    if completed.is_ok() && !journal.is_whole() {
+        journal.conclude(dir);
+    }
     let kept = finish(&ground, name, &journal).map_err(fail)?;
     let what = ground.path().display();
     let kept = kept.map(|kept| format!("; what was there is kept as {}", kept.display())).unwrap_or_default();

@@ -76,20 +76,29 @@ impl WayBack {
         if !crate::naming::is_swap_name(&name) {
             recover(ground.host(), ground.host_path(), watch)?;
         }
+        let durable = || ground.unstoppable().host().sync_filesystem();
         let done = match journal {
-            Some((journal, dir)) => by_name(&ground, &dir, journal),
-            None => ground.live(b"").and_then(|live| live.exchange(&Spot::new(ground.host().clone(), &name))),
+            Some((journal, dir)) => by_name(&ground, &dir, journal).and_then(|mut journal| {
+                durable()?;
+                journal.conclude(&dir);
+                Ok(())
+            }),
+            None => {
+                let live = ground.live(b"");
+                live.and_then(|live| live.exchange(&Spot::new(ground.host().clone(), &name))).and_then(|()| durable())
+            }
         };
-        let done = done.and_then(|()| ground.unstoppable().host().sync_filesystem());
         done.map_err(|error| Error::failed("bring back what was kept as", path, error))
     }
 }
 
-fn by_name(ground: &Ground, dir: &Dir, journal: Journal) -> io::Result<()> {
+/// Exchanges what the journal names; the journal of that.
+fn by_name(ground: &Ground, dir: &Dir, journal: Journal) -> io::Result<Journal> {
     let journal = match journal.is_pending(ground, dir) {
         true => journal,
         false => journal.reversed(dir)?,
     };
     journal.write(dir)?;
-    journal.carry_out(ground, dir)
+    journal.carry_out(ground, dir)?;
+    Ok(journal)
 }

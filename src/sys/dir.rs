@@ -22,6 +22,7 @@ use crate::relpath::{Leaf, Leaves, RelPath, sort_by_name};
 /// What an open directory tells the kernel. `NONBLOCK` keeps us from hanging where a fifo took the name.
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+const CLOSED: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 const CREATE: OFlags =
     OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -172,6 +173,24 @@ impl Dir {
         let _step = self.pass(Verb::OpenDir, b"..")?;
         let fd = kernel::openat(&*self.fd, c"..", DIRECTORY, Mode::empty())?;
         Ok(Dir { fd: Arc::new(fd), gate: Arc::clone(&self.gate), realm: self.realm, path: RelPath::root() })
+    }
+
+    /// Opens a directory as [`Dir::open_dir`] does, though we may not read it. What it holds cannot be listed then, but it
+    /// can be asked what it is, and be opened up by [`Dir::open_up`].
+    pub(crate) fn open_closed(&self, below: &[u8]) -> io::Result<Dir> {
+        let _step = self.pass(Verb::OpenDir, below)?;
+        let fd = Arc::new(open_beneath(&self.fd, below, CLOSED)?);
+        Ok(Dir { fd, gate: Arc::clone(&self.gate), realm: self.realm, path: self.path.join(below) })
+    }
+
+    /// Lets its owner, and nobody else, do everything in a directory that was opened by [`Dir::open_closed`].
+    ///
+    /// # Errors
+    /// A directory of somebody else; there is no `/proc`.
+    pub(crate) fn open_up(&self) -> io::Result<()> {
+        let _step = self.pass(Verb::Write, b"")?;
+        // `fchmod` takes no descriptor that was opened for its path alone.
+        Ok(kernel::chmodat(kernel::CWD, self.way_in(), Mode::RWXU, AtFlags::empty())?)
     }
 
     /// Reads all names but `.` and `..`, from the start.

@@ -471,11 +471,10 @@ fn empty(parent: &Dir, path: &[u8], mount: Option<u64>, open: &mut Vec<(Vec<u8>,
             let (above, last) = split(path);
             return parent.open_dir(above)?.unlink(last);
         }
+        Err(error) if sys::errno(&error) == Some(Errno::ACCESS) => opened_up(parent, path, mount)?,
         other => other?,
     };
-    if mount.zip(dir.mount().ok()).is_some_and(|(ours, here)| ours != here) {
-        return Err(io::Error::other(format!("another filesystem is mounted on {}", shown(path))));
-    }
+    check_mount(&dir, path, mount)?;
     // A directory that was restored as one that nobody may write to.
     let _if_ours = dir.set_mode(0o700);
     open.push((path.to_vec(), true));
@@ -487,6 +486,26 @@ fn empty(parent: &Dir, path: &[u8], mount: Option<u64>, open: &mut Vec<(Vec<u8>,
         }
     }
     outcome
+}
+
+/// A directory that was restored as one that not even its owner may open.
+///
+/// # Errors
+/// One that is not ours, or that somebody mounted there; those of the kernel.
+fn opened_up(parent: &Dir, path: &[u8], mount: Option<u64>) -> io::Result<Dir> {
+    let closed = parent.open_closed(path)?;
+    check_mount(&closed, path, mount)?;
+    closed.open_up()?;
+    parent.open_dir(path)
+}
+
+fn check_mount(dir: &Dir, path: &[u8], mount: Option<u64>) -> io::Result<()> {
+    match mount.zip(dir.mount().ok()) {
+        Some((ours, here)) if ours != here => {
+            Err(io::Error::other(format!("another filesystem is mounted on {}", shown(path))))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
