@@ -89,31 +89,20 @@ struct Seeker<'a> {
     read: HashMap<Vec<u8>, usize>,
 }
 
-/// What its path says of a session.
-struct Named {
-    agent: String,
-    id: String,
-    state: State,
-}
-
 impl Guest for Seeker<'_> {
     fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
         let path = source_path(met.path).to_vec();
         match store(&path) {
-            Some(Store::Transcript { agent, id, state }) if met.kind == "file" => {
+            Some(Store::Transcript { agent, id, state }) if matches!(met.kind, "file" | "hardlink") => {
                 let id = String::from_utf8_lossy(id).into_owned();
-                if self.fits(&path, &id) {
-                    let summary = Summary::read(contents)?;
-                    self.read.insert(path.clone(), self.found.sessions.len());
-                    self.keep(&path, agent, Stored { id, state, summary }, || met.mtime.to_string());
-                }
-                Ok(())
-            }
-            Some(Store::Transcript { agent, id, state }) if met.kind == "hardlink" => {
-                let id = String::from_utf8_lossy(id).into_owned();
-                if self.fits(&path, &id) {
-                    let session = Named { agent: String::from_utf8_lossy(agent).into_owned(), id, state };
-                    self.keep_again(path, session, source_path(met.link.unwrap_or_default()));
+                match met.link {
+                    _ if !self.fits(&path, &id) => {}
+                    Some(link) => self.keep_again(&path, agent, (id, state), source_path(link)),
+                    None => {
+                        let summary = Summary::read(contents)?;
+                        self.read.insert(path.clone(), self.found.sessions.len());
+                        self.keep(&path, agent, Stored { id, state, summary }, || met.mtime.to_string());
+                    }
                 }
                 Ok(())
             }
@@ -153,17 +142,16 @@ impl Seeker<'_> {
     }
 
     /// Another name of a file whose session was read, if its first name is one that is wanted, too.
-    fn keep_again(&mut self, path: Vec<u8>, named: Named, first: &[u8]) {
-        let Named { agent, id, state } = named;
+    fn keep_again(&mut self, path: &[u8], agent: &[u8], (id, state): (String, State), first: &[u8]) {
         match self.read.get(first).and_then(|at| self.found.sessions.get(*at)) {
             Some(read) => {
-                let session =
-                    Session { agent, id, state, path: PathName(path), fate: "kept".to_owned(), ..read.clone() };
+                let (agent, fate) = (String::from_utf8_lossy(agent).into_owned(), "kept".to_owned());
+                let session = Session { agent, id, state, path: PathName(path.to_vec()), fate, ..read.clone() };
                 self.found.sessions.push(session);
             }
             None => self.found.warnings.push(format!(
                 "the session in {} is not shown: its contents are those of {}, which must be named too",
-                shown(&path),
+                shown(path),
                 shown(first)
             )),
         }

@@ -1,6 +1,7 @@
 //! `--if-changed`: nothing is written when nothing differs, and on any doubt there is a backup.
 #![cfg(feature = "cli")]
 
+mod rot;
 mod stage;
 
 use std::fs::{self, File};
@@ -10,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
+use rot::rot;
 use rusqlite::Connection;
 use serde_json::Value;
 use stage::{Stage, finished, json, send, text, wait_until};
@@ -72,13 +74,7 @@ fn an_archive_that_was_found_broken_is_made_again() {
     assert_eq!(stage.outcome(LINE), is("complete", 1));
     assert_eq!(stage.outcome(LINE), is("unchanged", 1));
     let archive = stage.archives().remove(0);
-    let (modified, mut bytes) =
-        (archive.metadata().and_then(|found| found.modified()), fs::read(&archive).expect("reads"));
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 4;
-    fs::write(&archive, bytes).expect("writes");
-    let file = File::options().write(true).open(&archive).expect("opens");
-    file.set_modified(modified.expect("has a time")).expect("sets the time");
+    rot(&archive);
     assert_eq!(stage.run(&format!("verify --quiet {}", archive.display())).status.code(), Some(4));
     assert_eq!(stage.outcome(LINE), is("complete", 2));
 }

@@ -1,24 +1,14 @@
 //! What is noted on archives of their proofs, and when that is believed.
 #![cfg(feature = "cli")]
 
+mod rot;
 mod shelf;
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs;
 use std::process::Command;
 
+use rot::rot;
 use shelf::{CLAWSNAP, DAY, Stage, THEN, named, text};
-
-/// Turns one bit over, and puts the time back.
-fn rot(path: &Path) {
-    let modified = fs::metadata(path).and_then(|found| found.modified()).expect("has a time");
-    let mut bytes = fs::read(path).expect("reads");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 4;
-    fs::write(path, bytes).expect("writes");
-    let file = File::options().write(true).open(path).expect("opens");
-    file.set_modified(modified).expect("sets the time");
-}
 
 #[test]
 fn a_proof_is_noted_on_the_archive_and_no_other_file_is_taken_for_it() {

@@ -74,7 +74,7 @@ fn undo(typed: &args::Restore, gate: &Arc<dyn Gate>) -> (Ending, u8) {
     if !is_silent && !back.places.is_empty() {
         say::page("verdict", |paint| of_way_back(&back, paint));
     } else if !typed.json {
-        warn(&back.warnings);
+        say::warn(&back.warnings);
     }
     if let Some(error) = &back.error {
         say::failed(error, back.exit_code());
@@ -156,23 +156,18 @@ fn tell(restored: &Restored, typed: &args::Restore) {
         Ending::Complete | Ending::Different if typed.quiet => {
             let remarks = restored.flagged.iter().chain(&restored.differences);
             remarks.for_each(|remark| say::complain(&format!("warning: {}", said(remark))));
-            warn(&restored.warnings);
+            say::warn(&restored.warnings);
         }
         Ending::Complete | Ending::Different => {
             say::page("verdict", |paint| of(restored, paint));
         }
         _ => {
             if !typed.json {
-                warn(&restored.warnings);
+                say::warn(&restored.warnings);
             }
             say::failed(restored.error.as_deref().unwrap_or("failed"), restored.exit_code());
         }
     }
-}
-
-/// What should be known, where there is no page to tell it.
-fn warn(warnings: &[String]) {
-    warnings.iter().for_each(|warning| say::complain(&format!("warning: {}", page::line(warning))));
 }
 
 fn of(restored: &Restored, paint: terminal::Paint) -> String {

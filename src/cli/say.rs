@@ -27,6 +27,11 @@ pub(super) fn delivered(what: &str, written: io::Result<()>) {
     }
 }
 
+/// Says what should be known, where there is no page to tell it.
+pub(super) fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| complain(&format!("warning: {}", page::line(warning))));
+}
+
 /// A line on standard error. If that is closed, nobody is left to be told.
 pub(super) fn complain(line: &str) {
     let _told = writeln!(io::stderr(), "{line}");

@@ -58,7 +58,7 @@ impl Show {
 
 /// Why the archive may lack what it should hold, a line each on standard error: an exit code does not tell.
 pub(super) fn gaps(report: &Report) {
-    report.gaps.iter().for_each(|gap| say::complain(&format!("warning: {}", page::line(gap))));
+    say::warn(&report.gaps);
 }
 
 /// Says why there is nothing.

@@ -410,7 +410,7 @@ impl Dir {
     /// Removes an extended attribute of the directory.
     pub(crate) fn remove_xattr(&self, name: &[u8]) -> io::Result<()> {
         let _step = self.pass(Verb::Xattr, b"")?;
-        Ok(kernel::fremovexattr(&*self.fd, name)?)
+        super::file::remove_xattr(&*self.fd, name)
     }
 
     /// Makes everything durable that was written to the directory's filesystem.
