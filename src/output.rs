@@ -335,7 +335,8 @@ fn name_hidden(dir: &Dir, hidden: &[u8], name: &[u8]) -> io::Result<()> {
     }
     drop(dir.create(name)?);
     dir.rename_over(hidden, name).inspect_err(|_| {
-        let _place_holder: io::Result<()> = dir.unlink(name);
+        // Nor may it stay where the run was cancelled in between: it has the name of an archive.
+        let _place_holder: io::Result<()> = dir.unstoppable().unlink(name);
     })
 }
 
@@ -384,6 +385,7 @@ mod tests {
     use crate::gate::CancelFlag;
     use std::io::Read;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
     fn open_gate() -> Arc<dyn Gate> {
         Arc::new(CancelFlag::new())
@@ -493,14 +495,16 @@ mod tests {
         assert!(names(top.path()).is_empty());
     }
 
-    /// Refuses renames with flags and links, as the poorest filesystems do.
-    struct Poorest;
+    /// Refuses renames with flags (the first is one) and links, as the poorest filesystems do.
+    #[derive(Default)]
+    struct Poorest(AtomicBool);
 
     impl Gate for Poorest {
         fn pass(&self, step: &Step<'_>) -> io::Result<()> {
             match step.verb {
                 Verb::Create if step.name.is_empty() => Err(Errno::OPNOTSUPP.into()),
                 Verb::Link => Err(Errno::PERM.into()),
+                Verb::Rename if !self.0.swap(true, Relaxed) => Err(Errno::INVAL.into()),
                 _ => Ok(()),
             }
         }
@@ -509,22 +513,57 @@ mod tests {
     #[test]
     fn a_filesystem_without_links_and_flags_is_published_to_as_well() {
         let top = tempfile::tempdir().expect("a directory");
-        let dir = Dir::open(top.path(), Realm::Output, Arc::new(Poorest)).expect("opens");
-        std::fs::write(top.path().join("hidden"), b"contents").expect("writes");
-        drop(dir.create(b"name").expect("the place-holder"));
-        dir.rename_over(b"hidden", b"name").expect("renames");
-        assert_eq!(std::fs::read(top.path().join("name")).expect("is there"), b"contents");
-        let path = top.path().join("b.tar");
-        draft(&path, Arc::new(Poorest)).seal().expect("seals").trust().publish().expect("publishes");
-        assert_eq!(std::fs::read(path).expect("is there"), b"contents");
+        let path = top.path().join("a.tar");
+        let gate = Arc::new(Poorest::default());
+        draft(&path, gate.clone()).seal().expect("seals").trust().publish().expect("publishes");
+        assert_eq!((std::fs::read(path).expect("is there"), gate.0.load(Relaxed)), (b"contents".to_vec(), true));
+        assert_eq!(names(top.path()), ["a.tar"]);
+    }
+
+    /// The poorest filesystem, and a run that is cancelled after so many steps.
+    struct Impatient {
+        poorest: Poorest,
+        left: AtomicUsize,
+        cancel: CancelFlag,
+    }
+
+    impl Gate for Impatient {
+        fn pass(&self, step: &Step<'_>) -> io::Result<()> {
+            self.poorest.pass(step)?;
+            if self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
+                self.cancel.cancel();
+            }
+            self.cancel.pass(step)
+        }
+    }
+
+    /// The place-holder of a run that was cancelled before it could be renamed over stayed, empty.
+    #[test]
+    fn a_run_that_is_cancelled_while_it_publishes_leaves_an_archive_or_nothing() {
+        let mut cancelled = 0;
+        for steps in 0.. {
+            let top = tempfile::tempdir().expect("a directory");
+            let path = top.path().join("a.tar");
+            let (poorest, cancel) = (Poorest::default(), CancelFlag::new());
+            let gate = Arc::new(Impatient { poorest, left: usize::MAX.into(), cancel });
+            let verified = draft(&path, gate.clone()).seal().expect("seals").trust();
+            gate.left.store(steps, Relaxed);
+            if verified.publish().is_ok() {
+                assert_eq!(std::fs::read(&path).expect("is there"), b"contents");
+                break;
+            }
+            cancelled += 1;
+            assert_eq!(names(top.path()), [""; 0], "cancelled after {steps} steps");
+        }
+        assert!(cancelled > 2, "{cancelled}");
     }
 
     #[test]
     fn a_dead_runs_hidden_draft_is_swept_and_a_living_ones_is_not() {
         let top = tempfile::tempdir().expect("a directory");
         std::fs::write(top.path().join(".clawsnap-20260101T000000Z-00000001.partial"), b"x").expect("writes");
-        let living = draft(&top.path().join("a.tar"), Arc::new(Poorest));
-        let _second = draft(&top.path().join("b.tar"), Arc::new(Poorest));
+        let living = draft(&top.path().join("a.tar"), Arc::new(Poorest::default()));
+        let _second = draft(&top.path().join("b.tar"), Arc::new(Poorest::default()));
         assert_eq!(names(top.path()).len(), 2, "{:?}", names(top.path()));
         drop(living);
     }

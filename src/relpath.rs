@@ -180,6 +180,12 @@ pub(crate) fn sort_by_name<T>(items: &mut [T], name: impl Fn(&T) -> &[u8]) {
     }
 }
 
+/// The same, and what has the name of another goes.
+pub(crate) fn sort_by_name_once<T>(items: &mut Vec<T>, name: impl Fn(&T) -> &[u8]) {
+    sort_by_name(items, &name);
+    items.dedup_by(|next, item| name(next) == name(item));
+}
+
 /// Compares two paths component by component, so that a directory comes right before what it holds.
 pub fn walk_order(a: &[u8], b: &[u8]) -> Ordering {
     a.split(|&c| c == b'/').cmp(b.split(|&c| c == b'/'))
@@ -279,6 +285,9 @@ mod tests {
         let mut sorted = names.clone();
         sorted.sort_unstable();
         sort_by_name(&mut names, |name| name.as_bytes());
+        assert_eq!(names, sorted);
+        names.extend(sorted.clone());
+        sort_by_name_once(&mut names, |name| name.as_bytes());
         assert_eq!(names, sorted);
     }
 

@@ -171,6 +171,25 @@ fn theirs(entries: &[(&str, tar::EntryType, &str)], assets: &[&str]) -> Vec<u8> 
     builder.into_inner().expect("finishes")
 }
 
+/// Three megabytes of archive, with one header for a name of two gigabytes, took ten gigabytes of memory.
+#[test]
+fn headers_that_are_longer_than_any_name_are_not_taken_into_memory() {
+    use tar::EntryType::{Directory, GNULongName, Regular, XHeader};
+    let (scene, long) = (Scene::new(), "x".repeat(2 << 20));
+    let path = scene.path("theirs.tar");
+    for (kind, expected) in [(GNULongName, 4), (XHeader, 4), (Regular, 0)] {
+        let entries = [("ROOT/payload/posix/s", Directory, ""), ("ROOT/payload/posix/s/a", kind, &*long)];
+        fs::write(&path, theirs(&entries, &["/s"])).expect("writes");
+        let verdict = verdict(&path);
+        assert_eq!(verdict.exit_code(), expected, "{kind:?} {verdict:?}");
+        assert_eq!(
+            verdict.error.is_some_and(|error| error.contains("longer than any name")),
+            expected == 4,
+            "{kind:?}"
+        );
+    }
+}
+
 #[test]
 fn an_archive_of_openclaws_is_read_by_openclaws_rules_and_said_to_prove_less() {
     use tar::EntryType::{Directory, Fifo, Link, Regular, Symlink};

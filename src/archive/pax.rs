@@ -10,6 +10,9 @@ use crate::entry::Xattrs;
 /// The prefix of PAX keys for extended attributes, as GNU tar, bsdtar and star write it.
 const XATTR_PREFIX: &str = "SCHILY.xattr.";
 
+/// Most records of one entry: the kernel lists the names of attributes in 64 KiB, and each takes two bytes there.
+const MOST_RECORDS: usize = 33_000;
+
 /// The records of one entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Records(Vec<(Vec<u8>, Vec<u8>)>);
@@ -48,11 +51,14 @@ pub(crate) fn xattr_key(name: &[u8]) -> Vec<u8> {
     [XATTR_PREFIX.as_bytes(), &keyword(name)].concat()
 }
 
-/// Reads records; `None` if they are malformed, or not in the one form that [`push`] gives them.
+/// Reads records; `None` if they are malformed, not in the one form that [`push`] gives them, or more than there can be.
 pub(crate) fn parse(text: &[u8]) -> Option<Records> {
     let mut records = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
+        if records.len() == MOST_RECORDS {
+            return None;
+        }
         let space = rest.iter().position(|&c| c == b' ')?;
         let length: usize = std::str::from_utf8(&rest[..space]).ok()?.parse().ok()?;
         let body = rest.get(space + 1..length)?.strip_suffix(b"\n")?;
@@ -146,6 +152,16 @@ mod tests {
         assert_eq!(ours("18 SCHILY.xattr.=\n"), Some(false), "no name");
         assert_eq!(ours("19 SCHILY.xattr.%=\n"), Some(false), "not as we escape it");
         assert_eq!(ours("21 SCHILY.xattr.%25=\n"), Some(true));
+    }
+
+    /// Five bytes of a record took forty times as many in memory, before anybody looked whether we write such.
+    #[test]
+    fn more_records_than_an_entry_can_have_are_refused_as_they_are_met() {
+        let mut text = Vec::new();
+        (0..MOST_RECORDS).for_each(|_| push(&mut text, b"k", b""));
+        assert!(parse(&text).is_some());
+        push(&mut text, b"k", b"");
+        assert_eq!(parse(&text), None);
     }
 
     proptest::proptest! {

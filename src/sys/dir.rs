@@ -17,7 +17,7 @@ use super::file::{Reader, Writer};
 use super::{WANTED, kind, stat, way_to};
 use crate::entry::{Kind, Stat, Timestamp, Xattrs};
 use crate::gate::{self, At, Gate, Realm, Step, Taking, Unstoppable, Verb};
-use crate::relpath::{Leaf, Leaves, RelPath, sort_by_name};
+use crate::relpath::{Leaf, Leaves, RelPath, sort_by_name_once};
 
 /// What an open directory tells the kernel. `NONBLOCK` keeps us from hanging where a fifo took the name.
 const DIRECTORY: OFlags =
@@ -214,7 +214,8 @@ impl Dir {
             }
         }
         listing.names.extend(block.take());
-        sort_by_name(&mut listing.names, |listed| &listed.name);
+        // A name that went and came back between two answers of the kernel can be in both.
+        sort_by_name_once(&mut listing.names, |listed| &listed.name);
         Ok(listing)
     }
 

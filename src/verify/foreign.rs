@@ -1,7 +1,8 @@
 //! Archives that `openclaw backup create` made: no inventory, and the rules of OpenClaw's own `backup verify`.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
 
 use tar::{Archive, Entry, EntryType};
 
@@ -11,6 +12,9 @@ use super::stranger::{nothing_follows, parse, unproven, unreadable};
 use crate::archive::{LONGEST_MANIFEST, MANIFEST, PAYLOAD};
 use crate::error::Result;
 use crate::relpath::{joined, shown};
+
+/// Longest headers of one entry, with the names in them: the tar crate would take any length into memory.
+const LONGEST_HEADERS: u64 = 1 << 20;
 
 /// What an archive of OpenClaw's tells of itself.
 pub(super) struct Found {
@@ -36,12 +40,31 @@ struct Reading {
 /// What is wrong with it.
 pub(super) fn read(input: impl Read, databases: &mut Databases) -> Result<Found> {
     let mut reading = Reading::default();
-    let mut archive = Archive::new(input);
+    let allowed = Cell::new(LONGEST_HEADERS);
+    let mut archive = Archive::new(Allowance { inner: input, left: &allowed });
     for entry in archive.entries().map_err(unreadable)? {
+        allowed.set(u64::MAX);
         reading.meet(&mut entry.map_err(unreadable)?, databases)?;
+        allowed.set(LONGEST_HEADERS);
     }
+    allowed.set(u64::MAX);
     nothing_follows(archive.into_inner())?;
     reading.conclude()
+}
+
+/// Ends the reading where more is read at a time than may be.
+struct Allowance<'a, R> {
+    inner: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Allowance<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let left = self.left.get().checked_sub(n as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other("the headers of an entry are longer than any name"))?);
+        Ok(n)
+    }
 }
 
 /// What this manifest alone would make of an archive with the root that it names.

@@ -36,6 +36,8 @@ pub enum Answer {
     Errno(Errno),
     /// Nothing, until it is well again.
     Silence,
+    /// The right one, with each name of a listing twice.
+    Twice,
 }
 
 /// A filesystem that is mounted, with a directory for each path in `files` that needs one.
@@ -171,7 +173,7 @@ impl Served {
     ) {
         let mut state = self.0.state();
         match state.illness.filter(|(ill, about, _)| (*ill, *about) == (call, inode)) {
-            None => answer(&self.0.tree, reply),
+            None | Some((_, _, Answer::Twice)) => answer(&self.0.tree, reply),
             Some((_, _, Answer::Errno(errno))) => refuse(reply, errno),
             Some((_, _, Answer::Silence)) => {
                 let ward = Arc::clone(&self.0);
@@ -231,9 +233,12 @@ impl Filesystem for Served {
     }
 
     fn readdir(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectory) {
+        let is_twice =
+            |ill: &(_, _, Answer)| (ill.0, ill.1) == (Call::ReadDir, inode) && matches!(ill.2, Answer::Twice);
+        let times = 1 + usize::from(self.0.state().illness.as_ref().is_some_and(is_twice));
         self.treat(Call::ReadDir, inode, reply, ReplyDirectory::error, move |tree, mut reply| {
-            let children = tree.children(inode).enumerate().skip(usize::try_from(offset).expect("is small"));
-            for (index, (child, node)) in children {
+            let children = std::iter::repeat_n((), times).flat_map(|()| tree.children(inode)).enumerate();
+            for (index, (child, node)) in children.skip(usize::try_from(offset).expect("is small")) {
                 let name = node.path.file_name().expect("has a name");
                 if reply.add(child, index as u64 + 1, node.kind(), name) {
                     break;
