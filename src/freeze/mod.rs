@@ -11,6 +11,7 @@ mod queue;
 mod refusal;
 mod settle;
 mod staging;
+mod sweeping;
 mod tree;
 mod visit;
 
@@ -23,7 +24,8 @@ pub(crate) use content::{Fingerprint, copy, copy_prefix, read};
 pub(crate) use database::{Copied, MAGIC as DATABASE_MAGIC, SIDECARS, check_copy, sessions_in};
 pub(crate) use place::{Quarters, is_of_staging};
 pub(crate) use refusal::{Meaning, meaning};
-pub(crate) use staging::{Claim, Staged, Staging, sweep};
+pub(crate) use staging::{Claim, Staged, Staging};
+pub(crate) use sweeping::sweep;
 pub(crate) use tree::{Entry, Found, Held, Marks, Node, NodeId, State, Walk};
 
 use std::collections::{BTreeSet, HashMap};
