@@ -126,11 +126,12 @@ impl Host {
     }
 
     /// Removes the staging directory. If nothing else happened in its host, that shall not look as if it had: the time
-    /// of its last modification is set back, where that is allowed.
+    /// of its last modification is set back, where that is allowed. Whether anything did is asked as late as can be, when
+    /// there is but one name to remove: what happens there after that is not seen.
     fn vacate(&self) -> io::Result<()> {
         let dir = self.own.parent.unstoppable();
-        let is_alone = dir.stat_self().is_ok_and(|now| now.mtime == self.made.mtime);
-        self.own.remove(|| ())?;
+        let mut is_alone = false;
+        self.own.remove(|| is_alone = dir.stat_self().is_ok_and(|now| now.mtime == self.made.mtime))?;
         if is_alone {
             let _kept: io::Result<()> = dir.set_mtime(self.before.mtime);
         }
@@ -482,6 +483,38 @@ mod tests {
             println!("{}: {unmarked} of 500 names left unmarked, a tick of {tick:?}", top.path().display());
             assert!(unmarked == 0 || tick >= sys::coarse_tick(), "{unmarked}, {}", top.path().display());
             assert_eq!(names(top.path()), [] as [String; 0], "the probe cleans up");
+        }
+    }
+
+    /// Has the owner make a file beside a staging directory, right before its lock goes.
+    struct Owner(std::path::PathBuf);
+
+    impl gate::Gate for Owner {
+        fn pass(&self, step: &gate::Step<'_>) -> io::Result<()> {
+            if step.verb == gate::Verb::Unlink && step.name == LOCK {
+                // So that it has another time on any clock.
+                std::thread::sleep(Duration::from_millis(50));
+                std::fs::write(self.0.join("theirs"), b"").expect("writes");
+            }
+            Ok(())
+        }
+    }
+
+    /// Whether anything had happened beside it was asked before a staging directory was removed with all that was in it,
+    /// which may last. What the owner made in that time was undone in the time of the directory's last change.
+    #[test]
+    fn the_time_of_the_directory_beside_is_set_back_only_if_nothing_else_happened_there() {
+        for is_alone in [true, false] {
+            let top = tempfile::tempdir().expect("a directory");
+            let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+            std::fs::File::open(top.path()).and_then(|dir| dir.set_modified(hour_ago)).expect("sets the time");
+            let owner = Arc::new(Owner(top.path().to_owned()));
+            let gate = if is_alone { Arc::new(CancelFlag::new()) as Arc<dyn gate::Gate> } else { owner };
+            let dir = Dir::open(top.path(), Realm::Source, gate).expect("opens");
+            Staging::create(&dir, 1, None).and_then(|staging| staging.release()).expect("comes and goes");
+            assert_eq!(names(top.path()).len(), usize::from(!is_alone));
+            let time = top.path().metadata().and_then(|found| found.modified()).expect("has a time");
+            assert_eq!(time == hour_ago, is_alone, "{is_alone}");
         }
     }
 
