@@ -310,6 +310,8 @@ pub(crate) fn freeze(
     };
     let roots = (0..freezer.bases.len()).map(|root| u16::try_from(root).unwrap_or(u16::MAX));
     let roots: Vec<NodeId> = roots.map(|root| freezer.add_node(Node::pending(root, RelPath::root(), None))).collect();
+    let swept = freezer.places.sweep(freezer.bases.iter().filter_map(|base| base.dir().ok()), gate);
+    swept.map_err(|error| gone_root(&freezer, error))?;
     let begun = sys::now();
     let settled = freezer.settle(roots).map_err(|error| gone_root(&freezer, error))?;
     let ended = match settled.rest {
