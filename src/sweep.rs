@@ -141,11 +141,13 @@ fn places(request: &Request, outputs: &[PathBuf]) -> Result<BTreeMap<PathBuf, bo
     };
     outputs.iter().for_each(|path| add(path.clone(), true));
     for root in plan(request)?.roots {
-        root.path.parent().into_iter().for_each(|parent| add(parent.to_owned(), false));
-        if root.path.is_dir() {
+        let is_dir = root.path.is_dir();
+        if is_dir {
             restore::mounts_below(&root.path).into_iter().for_each(|mount| add(mount, false));
-            add(root.path, false);
         }
+        // What is staged of a single file is where it would be for the directory that holds it.
+        let around = root.path.ancestors().skip(usize::from(!is_dir)).take(2);
+        around.for_each(|place| add(place.to_owned(), false));
     }
     add(std::env::temp_dir(), false);
     Ok(all)

@@ -5,7 +5,8 @@ mod proof;
 mod stage;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -97,6 +98,43 @@ fn a_dry_run_shows_what_is_left_and_removes_nothing() {
     let said = text(&stage.run("sweep source --output out --dry-run").stdout);
     assert!(said.starts_with("dry run: 5 leftovers would be removed\n"), "{said}");
     assert_eq!(stage.leftovers(), before);
+}
+
+/// A staging directory is made beside whichever root is met first, or in it. The next run swept only where it made its
+/// own: with two roots, second names stayed beside the other one for good.
+#[test]
+fn a_run_removes_what_dead_ones_left_beside_any_of_its_sources() {
+    for sources in ["homes/one/a homes/two/b", "homes/two/b/file homes/one/a"] {
+        let stage = Stage::new().file("homes/one/a/file", b"first").file("homes/two/b/file", b"second");
+        let places = ["homes/one", "homes/two", "homes/one/a", "homes/two/b", "out"];
+        for place in places {
+            stage.write(&format!("{place}/{STAGING}/lock"), b"");
+            fs::create_dir(stage.path(&format!("{place}/{STAGING}/0"))).expect("makes");
+        }
+        for (name, place) in [("homes/one/a/file", "homes/one"), ("homes/two/b/file", "homes/two")] {
+            fs::hard_link(stage.path(name), stage.path(&format!("{place}/{STAGING}/0/0"))).expect("links");
+        }
+        let output = stage.run(&format!("create {sources} -q -o out/"));
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{sources}");
+        assert_eq!(stage.leftovers(), [] as [PathBuf; 0], "{sources}");
+        for name in ["homes/one/a/file", "homes/two/b/file"] {
+            assert_eq!(fs::metadata(stage.path(name)).expect("is there").nlink(), 1, "{sources}: {name}");
+        }
+    }
+}
+
+/// A single file is staged where its directory is: beside that, where no sweep looked.
+#[test]
+fn what_a_run_on_a_single_file_left_is_found() {
+    let stage = Stage::new().large();
+    let mut command = stage.command("create source/large --output - --compress none");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+    wait_until(|| !stage.leftovers().is_empty());
+    send(&child, Signal::SIGKILL);
+    finished(child);
+    let said = text(&stage.run("sweep source/large").stdout);
+    assert!(said.starts_with("removed 1 leftover\n"), "{said}");
+    stage.assert_clean();
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod queue;
 mod refusal;
 mod settle;
 mod staging;
+mod sweeping;
 mod tree;
 mod visit;
 
@@ -23,7 +24,8 @@ pub(crate) use content::{Fingerprint, copy, copy_prefix, read};
 pub(crate) use database::{Copied, MAGIC as DATABASE_MAGIC, SIDECARS, check_copy, sessions_in};
 pub(crate) use place::{Quarters, is_of_staging};
 pub(crate) use refusal::{Meaning, meaning};
-pub(crate) use staging::{Claim, Staged, Staging, sweep};
+pub(crate) use staging::{Claim, Staged, Staging};
+pub(crate) use sweeping::sweep;
 pub(crate) use tree::{Entry, Found, Held, Marks, Node, NodeId, State, Walk};
 
 use std::collections::{BTreeSet, HashMap};
@@ -308,6 +310,8 @@ pub(crate) fn freeze(
     };
     let roots = (0..freezer.bases.len()).map(|root| u16::try_from(root).unwrap_or(u16::MAX));
     let roots: Vec<NodeId> = roots.map(|root| freezer.add_node(Node::pending(root, RelPath::root(), None))).collect();
+    let swept = freezer.places.sweep(freezer.bases.iter().filter_map(|base| base.dir().ok()), gate);
+    swept.map_err(|error| gone_root(&freezer, error))?;
     let begun = sys::now();
     let settled = freezer.settle(roots).map_err(|error| gone_root(&freezer, error))?;
     let ended = match settled.rest {

@@ -1,12 +1,13 @@
 //! Which staging directory serves which mount.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::staging::{LOCK, Staging};
-use crate::gate::{self, Realm};
+use super::sweeping;
+use crate::gate::{self, Gate, Realm};
 use crate::sys::Dir;
 
 /// Whether a staging directory may have something of its own under a name: its lock, or a shard.
@@ -59,6 +60,24 @@ impl Places {
         Self { workers, spool: spool.to_path_buf(), name: name.map(str::to_owned), made: Mutex::default() }
     }
 
+    /// Removes what dead runs left where one with these roots can have made a staging directory, whichever of them it met
+    /// first: beside each root, in it, and in the directory for copies. The tops of the mounts below them are swept when
+    /// they are met.
+    ///
+    /// # Errors
+    /// Only the cancellation of the run: whatever cannot be swept now is tried again by the next one.
+    pub(crate) fn sweep<'a>(&self, roots: impl Iterator<Item = &'a Dir>, gate: &Arc<dyn Gate>) -> io::Result<()> {
+        let around = roots.flat_map(|root| {
+            let root = root.guarded(Realm::Staging, Arc::clone(gate));
+            [root.open_parent(), Ok(root)]
+        });
+        let mut swept = BTreeSet::new();
+        for dir in around.chain([self.open_spool(gate)]) {
+            gate::tolerate(dir.and_then(|dir| sweep_once(&dir, &mut swept)))?;
+        }
+        Ok(())
+    }
+
     /// The place for what is seen through `mount`, of which `dir` is the topmost directory that we met.
     ///
     /// # Errors
@@ -99,10 +118,14 @@ impl Places {
 
     fn spool(&self, made: &mut Made, like: &Dir) -> io::Result<Option<Arc<Staging>>> {
         if made.spool.is_none() {
-            let dir = Dir::open(&self.spool, Realm::Staging, Arc::clone(like.gate()));
+            let dir = self.open_spool(like.gate());
             made.spool = Some(gate::tolerate(dir.and_then(|dir| self.create_in(&dir)))?);
         }
         Ok(made.spool.clone().flatten())
+    }
+
+    fn open_spool(&self, gate: &Arc<dyn Gate>) -> io::Result<Dir> {
+        Dir::open(&self.spool, Realm::Staging, Arc::clone(gate))
     }
 
     fn lock(&self) -> MutexGuard<'_, Made> {
@@ -119,4 +142,9 @@ impl Places {
         all.map(|staging| staging.release().map_err(|error| (staging.name().to_owned(), error)))
             .fold(Ok(()), Result::and)
     }
+}
+
+fn sweep_once(dir: &Dir, swept: &mut BTreeSet<(u64, u64)>) -> io::Result<()> {
+    let is_new = swept.insert(dir.stat_self()?.id());
+    if is_new { sweeping::sweep(dir, true).map(drop) } else { Ok(()) }
 }

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::entry::{Kind, Stamp, Stat};
+use super::sweeping::{Named, sweep};
+use crate::entry::{Stamp, Stat};
 use crate::gate::{self, Realm};
-use crate::leftover::{Leftover, Standing};
-use crate::naming::{hidden_name, is_staging_name};
-use crate::sys::{self, Dir, Errno};
+use crate::naming::hidden_name;
+use crate::sys::{self, Dir};
 use crate::tree;
 
 pub(super) const LOCK: &[u8] = b"lock";
@@ -100,10 +100,10 @@ pub(crate) struct Staging {
     _lock: File,
 }
 
-/// The directory that a staging directory was made in.
+/// The directory that a staging directory was made in, and that.
 struct Host {
-    dir: Dir,
-    /// The staging directory's name.
+    own: Named,
+    /// The staging directory's name, for messages.
     name: String,
     /// How the host looked before it was made, and right after.
     before: Stat,
@@ -115,22 +115,24 @@ impl Host {
         let name = name.map_or_else(|| hidden_name(sys::now()), |name| Ok(name.to_owned()))?;
         let before = dir.stat_self()?;
         dir.make_dir(name.as_bytes())?;
-        match dir.stat_self() {
-            Ok(made) => Ok(Self { dir: dir.clone(), name, before, made }),
+        let made = dir.stat_self().and_then(|made| Ok((made, Named::open(dir, name.as_bytes())?)));
+        match made {
+            Ok((made, own)) => Ok(Self { own, name, before, made }),
             Err(error) => {
-                let _left: io::Result<()> = remove(&dir.unstoppable(), name.as_bytes());
+                let _left: io::Result<()> = dir.unstoppable().remove_dir(name.as_bytes());
                 Err(error)
             }
         }
     }
 
     /// Removes the staging directory. If nothing else happened in its host, that shall not look as if it had: the time
-    /// of its last modification is set back, where that is allowed.
+    /// of its last modification is set back, where that is allowed. Whether anything did is asked as late as can be, when
+    /// there is but one name to remove: what happens there after that is not seen.
     fn vacate(&self) -> io::Result<()> {
-        let dir = self.dir.unstoppable();
-        let ours_alone = dir.stat_self().is_ok_and(|now| now.mtime == self.made.mtime);
-        remove(&dir, self.name.as_bytes())?;
-        if ours_alone {
+        let dir = self.own.parent.unstoppable();
+        let mut is_alone = false;
+        self.own.remove(|| is_alone = dir.stat_self().is_ok_and(|now| now.mtime == self.made.mtime))?;
+        if is_alone {
             let _kept: io::Result<()> = dir.set_mtime(self.before.mtime);
         }
         Ok(())
@@ -173,7 +175,7 @@ impl Staging {
 
     /// Fills the new directory with what it needs; what comes back makes a staging directory of its host.
     fn furnish(host: &Host, workers: usize) -> io::Result<impl FnOnce(Host) -> Staging + use<>> {
-        let dir = host.dir.open_dir(host.name.as_bytes())?;
+        let dir = host.own.dir.clone();
         // Where that cannot be done, only we may enter it all the same.
         gate::tolerate(tree::disinherit(&dir))?;
         let before = sys::coarse_now();
@@ -413,78 +415,11 @@ const CHANGES: [fn(&Dir) -> io::Result<()>; 9] = [
     |dir| dir.unlink(b"probe"),
 ];
 
-/// What staging directories there are in `parent`. Those that dead runs left are removed, if they shall be.
-///
-/// # Errors
-/// Only the cancellation of the run.
-pub(crate) fn sweep(parent: &Dir, remove: bool) -> io::Result<Vec<Leftover>> {
-    let names = gate::tolerate(parent.list())?.map(|listing| listing.names).unwrap_or_default();
-    let ours = names.iter().filter(|listed| is_staging_name(&listed.name));
-    let looked = ours.map(|listed| Leftover::of(&listed.name, look_at(parent, &listed.name, remove)));
-    looked.filter_map(io::Result::transpose).collect()
-}
-
-fn look_at(parent: &Dir, name: &[u8], clear: bool) -> io::Result<Standing> {
-    let found = parent.stat(name)?;
-    if found.kind != Kind::Directory || found.uid != sys::effective_uid() {
-        return Ok(Standing::Foreign);
-    }
-    let dir = parent.open_dir(name)?;
-    let _lock = match dir.open_own(LOCK) {
-        Ok(file) if dir.lock(&file)? => file,
-        Ok(_) => return Ok(Standing::Busy),
-        Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return unlocked(parent, &dir, name, clear),
-        Err(error) => return Err(error),
-    };
-    if !clear {
-        return Ok(Standing::Removable);
-    }
-    self::remove(&parent.unstoppable(), name).map(|()| Standing::Removed)
-}
-
-/// One without a lock is empty: its run died just before it made that, or just after it removed it. If it is alive it
-/// makes another one.
-fn unlocked(parent: &Dir, dir: &Dir, name: &[u8], clear: bool) -> io::Result<Standing> {
-    match dir.list()?.names.is_empty() {
-        false => Ok(Standing::Foreign),
-        true if !clear => Ok(Standing::Removable),
-        true => parent.remove_dir(name).map(|()| Standing::Removed),
-    }
-}
-
-/// Removes the staging directory `name` and what is in it, never through a symbolic link. A second attempt is made where the first one fails: no link of ours shall stay behind for a passing fault. That it is
-/// gone is believed when it is looked for and not found.
-fn remove(parent: &Dir, name: &[u8]) -> io::Result<()> {
-    let mut last = Ok(());
-    for _ in 0..2 {
-        last = remove_once(parent, name);
-        if matches!(sys::if_there(parent.stat(name)), Ok(None)) {
-            return Ok(());
-        }
-    }
-    last
-}
-
-fn remove_once(parent: &Dir, name: &[u8]) -> io::Result<()> {
-    let dir = parent.open_dir(name)?;
-    let (locks, rest): (Vec<_>, Vec<_>) = dir.list()?.names.into_iter().partition(|found| *found.name == *LOCK);
-    let mut outcome = Ok(());
-    for found in rest {
-        // One name that will not go must not keep the others.
-        outcome = tree::remove(&dir, &found.name).and(outcome);
-    }
-    outcome?;
-    // The lock goes last, so that what is left of an interrupted removal is still known for ours.
-    for found in locks {
-        dir.unlink(&found.name)?;
-    }
-    parent.remove_dir(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gate::CancelFlag;
+    use crate::leftover::Standing;
     use std::path::Path;
 
     fn open(path: &Path) -> Dir {
@@ -551,6 +486,38 @@ mod tests {
         }
     }
 
+    /// Has the owner make a file beside a staging directory, right before its lock goes.
+    struct Owner(std::path::PathBuf);
+
+    impl gate::Gate for Owner {
+        fn pass(&self, step: &gate::Step<'_>) -> io::Result<()> {
+            if step.verb == gate::Verb::Unlink && step.name == LOCK {
+                // So that it has another time on any clock.
+                std::thread::sleep(Duration::from_millis(50));
+                std::fs::write(self.0.join("theirs"), b"").expect("writes");
+            }
+            Ok(())
+        }
+    }
+
+    /// Whether anything had happened beside it was asked before a staging directory was removed with all that was in it,
+    /// which may last. What the owner made in that time was undone in the time of the directory's last change.
+    #[test]
+    fn the_time_of_the_directory_beside_is_set_back_only_if_nothing_else_happened_there() {
+        for is_alone in [true, false] {
+            let top = tempfile::tempdir().expect("a directory");
+            let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+            std::fs::File::open(top.path()).and_then(|dir| dir.set_modified(hour_ago)).expect("sets the time");
+            let owner = Arc::new(Owner(top.path().to_owned()));
+            let gate = if is_alone { Arc::new(CancelFlag::new()) as Arc<dyn gate::Gate> } else { owner };
+            let dir = Dir::open(top.path(), Realm::Source, gate).expect("opens");
+            Staging::create(&dir, 1, None).and_then(|staging| staging.release()).expect("comes and goes");
+            assert_eq!(names(top.path()).len(), usize::from(!is_alone));
+            let time = top.path().metadata().and_then(|found| found.modified()).expect("has a time");
+            assert_eq!(time == hour_ago, is_alone, "{is_alone}");
+        }
+    }
+
     #[test]
     fn a_dropped_staging_leaves_nothing_and_a_linked_file_its_one_name() {
         use std::os::unix::fs::MetadataExt;
@@ -577,21 +544,5 @@ mod tests {
         assert!(!dead.exists(), "creating one sweeps");
         assert_eq!(standings(top.path()), [Standing::Busy]);
         assert_eq!(names(top.path()), [living.name().to_owned()]);
-    }
-
-    #[test]
-    fn a_sweep_touches_nothing_that_is_not_surely_ours() {
-        let top = tempfile::tempdir().expect("a directory");
-        let outside = top.path().join("precious");
-        std::fs::create_dir(&outside).expect("makes");
-        std::fs::write(outside.join("file"), b"x").expect("writes");
-        let parent = top.path().join("parent");
-        std::fs::create_dir(&parent).expect("makes");
-        std::os::unix::fs::symlink(&outside, parent.join(".clawsnap-20260101T000000Z-00000001")).expect("links");
-        std::fs::create_dir_all(parent.join(".clawsnap-20260101T000000Z-00000002/0")).expect("has no lock");
-        std::fs::create_dir(parent.join(".clawsnap-keep")).expect("not our name");
-        assert_eq!(standings(&parent), [Standing::Foreign; 2]);
-        assert_eq!(names(&parent).len(), 3);
-        assert_eq!(names(&outside), ["file"]);
     }
 }
