@@ -34,7 +34,7 @@ pub(super) fn run(
     consent: Consent<'_>,
     restored: &mut Restored,
 ) -> Result<()> {
-    let survey = Survey::of(archive, &options.wanted, gate, observer)?;
+    let survey = Survey::of(archive, (&options.wanted, &options.mapping), gate, observer)?;
     if survey.roots.is_empty() {
         return Err(Error::Usage(nothing_fits()));
     }
