@@ -1,4 +1,5 @@
-//! Restoring in place where things lie oddly: behind links, behind modes, and where somebody has tidied up meanwhile.
+//! Restoring where things lie oddly: behind links, behind modes, on mounts, in other sources, and where somebody has tidied
+//! up meanwhile.
 
 mod place;
 
@@ -8,11 +9,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use clawsnap::gate::CancelFlag;
+use clawsnap::gate::{CancelFlag, Verb};
 use clawsnap::plan::Environment;
 use clawsnap::restore::{Destination, Ending, InPlace, Mapping};
 use place::support::{self, Backup, leftovers, write, write_cold};
-use place::{Scene, idle, is_root, name, restore, said, sh, tree};
+use place::{Mounted, Scene, idle, is_root, name, restore, said, sh, tree};
 
 /// Who owns nothing else.
 const NOBODY: u32 = 65_534;
@@ -219,4 +220,83 @@ fn what_to_do_about_a_write_protected_directory_is_said() {
     assert!(told.contains("logs: ") && told.contains("write-protected") && told.contains("--target"), "{told}");
     assert_eq!(scene.kept(), kept);
     scene.assert_nothing_hidden("refused");
+}
+
+/// Of one source all that was wanted was a second name whose first was not, so that nothing could be restored: the whole
+/// source was moved away, and nothing put in its place.
+#[test]
+fn a_source_of_which_nothing_can_be_restored_stays_where_it_is() {
+    let scene = Scene::new();
+    let (first, second) = (scene.path("first"), scene.path("second"));
+    write_cold(&first.join("x"), "old");
+    write_cold(&second.join("b1"), "old");
+    fs::hard_link(second.join("b1"), second.join("b2")).expect("links");
+    fs::create_dir_all(scene.path("first/empty")).expect("makes");
+    let archive = scene.path("a.tar.zst");
+    assert_eq!(Backup::of(&first).and(&second).to(&archive).exit_code(), 0);
+    write(&first.join("x"), "new");
+    let before = tree(&second);
+    let pattern = |path: &Path| path.to_str().expect("is text").to_owned();
+    let restored = scene.restore(&archive, &[&pattern(&first.join("x")), &pattern(&second.join("b2"))]);
+    assert_eq!((restored.outcome, restored.files), (Ending::Different, 1), "{:?}", restored.error);
+    assert_eq!((tree(&second), said(&first.join("x"))), (before, "old".to_owned()));
+    let places: Vec<_> = restored.places.iter().map(|place| &place.path).collect();
+    assert_eq!(places, [&name(&first)], "the other one is not restored");
+    scene.assert_nothing_hidden("restored");
+    // What is there already needs no exchange: nothing is kept.
+    let same = scene.restore(&archive, &[&pattern(&first.join("empty"))]);
+    assert_eq!((same.outcome, same.places.len()), (Ending::Complete, 1), "{:?}", same.error);
+    assert_eq!(same.places[0].kept, None);
+    scene.assert_nothing_hidden("restored");
+}
+
+/// What was said of a path that the archive does not have, as one with a link in it, was ignored in silence: what was meant
+/// to go elsewhere took the place of what is there.
+#[test]
+fn nothing_is_restored_where_a_path_is_mapped_that_the_archive_does_not_have() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("disk")).expect("makes");
+    fs::rename(scene.state(), scene.path("disk/oc")).expect("moves");
+    symlink(scene.path("disk/oc"), scene.state()).expect("links");
+    let archive = scene.archive();
+    scene.go_on();
+    let before = tree(&scene.path("disk/oc"));
+    let mut options = scene.options(&[]);
+    for old in [scene.state(), scene.path("disk/o"), scene.path("disk/oc/nothing")] {
+        let mapping = || Mapping::default().and(&scene.path("disk/oc"), &scene.path("elsewhere"));
+        options.mapping = mapping().and_then(|mapping| mapping.and(&old, &scene.path("there"))).expect("is absolute");
+        for destination in [Destination::InPlace(scene.ways()), Destination::Target(scene.path("target"))] {
+            options.destination = destination;
+            let refused = restore(&archive, &options, Arc::new(CancelFlag::new()));
+            let why = refused.error.unwrap_or_default();
+            let told = format!("the archive has no {}; it has {}", old.display(), scene.path("disk/oc").display());
+            assert!(refused.outcome == Ending::Usage && why.contains(&told), "{why}");
+        }
+    }
+    assert_eq!((tree(&scene.path("disk/oc")), scene.kept()), (before, Vec::new()));
+    for made in ["target", "elsewhere", "there"] {
+        assert!(!scene.path(made).exists(), "{made}");
+    }
+    scene.assert_nothing_hidden("refused");
+}
+
+/// An empty disk was taken for an empty directory: all was made on the disk that it is mounted on, and refused at the end.
+#[test]
+fn a_mount_of_its_own_is_no_target_before_anything_is_written() {
+    let scene = Scene::new();
+    let archive = scene.archive();
+    let disk = scene.path("disk");
+    let Some(_mounted) = Mounted::on(&disk) else { return };
+    let mut options = scene.options(&[]);
+    options.destination = Destination::Target(disk.clone());
+    let gate = support::Script::new(|_, step| match step.verb {
+        Verb::MakeDir | Verb::Create => Err(std::io::Error::from_raw_os_error(28)),
+        _ => Ok(()),
+    });
+    let refused = restore(&archive, &options, Arc::new(gate));
+    let why = refused.error.unwrap_or_default();
+    assert!(refused.outcome == Ending::Usage && why.contains("is a mount of its own"), "{why}");
+    assert!(why.contains(disk.join("restored").to_str().expect("is text")), "{why}");
+    options.destination = Destination::Target(disk.join("restored"));
+    assert_eq!(restore(&archive, &options, Arc::new(CancelFlag::new())).outcome, Ending::Complete);
 }

@@ -11,7 +11,7 @@ use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
 use crate::relpath::split;
-use crate::sys::{self, Dir};
+use crate::sys::{self, Dir, Reader};
 
 /// A root that may be exchanged, and the directory beside or around which that is made ready.
 pub(super) struct Ground {
@@ -160,6 +160,11 @@ impl Spot {
     /// The inode that is there.
     pub(super) fn inode(&self) -> io::Result<Option<u64>> {
         Ok(self.stat()?.map(|stat| stat.ino))
+    }
+
+    /// Opens the file that is there.
+    pub(super) fn open_file(&self) -> io::Result<Reader> {
+        self.dir.open_file(&self.name)
     }
 
     /// Has two places exchange what is there, either of which may be nothing.

@@ -34,7 +34,7 @@ pub(super) fn run(
     consent: Consent<'_>,
     restored: &mut Restored,
 ) -> Result<()> {
-    let survey = Survey::of(archive, &options.wanted, gate, observer)?;
+    let survey = Survey::of(archive, (&options.wanted, &options.mapping), gate, observer)?;
     if survey.roots.is_empty() {
         return Err(Error::Usage(nothing_fits()));
     }
@@ -55,8 +55,8 @@ pub(super) fn run(
     }
     restored.flagged.extend(lost);
     restored.differences.extend(differences(&swaps, &survey.roots)?);
-    let kept = exchange(swaps, &|place| ways.check_free(place))?;
-    tell(restored, &survey.roots, places, kept);
+    let kept = exchange(made(swaps)?, &|place| ways.check_free(place))?;
+    tell(restored, &survey.roots, &places, &kept);
     if extent == Extent::Whole && survey.left_out > 0 {
         restored.warnings.push(left_out(survey.left_out));
     }
@@ -140,15 +140,22 @@ fn differences(swaps: &[(Swap, Extent)], roots: &[Root]) -> Result<Vec<Remark>> 
     Ok(found)
 }
 
-fn tell(restored: &mut Restored, roots: &[Root], places: Vec<PathBuf>, kept: Vec<Keep>) {
-    for ((root, at), kept) in roots.iter().zip(places).zip(kept) {
-        if let (Some(path), Some(trouble)) = (&kept.path, kept.trouble) {
+/// Those for which anything was made: all that was wanted of the others could not be restored, and they stay what they are.
+fn made(swaps: Vec<(Swap, Extent)>) -> Result<Vec<(Swap, Extent)>> {
+    let if_made = |swap: (Swap, Extent)| swap.0.is_made().map(|is_made| is_made.then_some(swap)).transpose();
+    swaps.into_iter().filter_map(if_made).collect()
+}
+
+fn tell(restored: &mut Restored, roots: &[Root], places: &[PathBuf], kept: &[Keep]) {
+    for (root, at) in roots.iter().zip(places) {
+        let Some(keep) = kept.iter().find(|keep| keep.place == *at) else { continue };
+        if let (Some(path), Some(trouble)) = (&keep.path, &keep.trouble) {
             let path = path.display();
             restored
                 .warnings
                 .push(format!("{path} could not be given its name, which the next restore does: {trouble}"));
         }
-        let (path, kept) = (PathName(root.path.clone()), kept.path.as_deref().map(PathName::from));
+        let (path, kept) = (PathName(root.path.clone()), keep.path.as_deref().map(PathName::from));
         restored.places.push(Place { path, restored_to: at.as_path().into(), kept });
     }
 }
@@ -219,17 +226,18 @@ impl InPlace {
     /// Brings back what was kept.
     ///
     /// # Errors
-    /// The first that cannot be brought back; `done` is told each that is.
+    /// The first that cannot be brought back; `done` is told each that is, and where that is kept which was there.
     pub(super) fn bring_back(
         &self,
         kept: Vec<super::undo::WayBack>,
         warnings: &mut Vec<String>,
-        done: &mut dyn FnMut(&Path),
+        done: &mut dyn FnMut(&Path, &Path),
     ) -> Result<()> {
         let mut watch = Watcher { ways: self, warnings };
-        kept.into_iter().try_for_each(|way| {
+        let named: Result<Vec<_>> = kept.into_iter().map(|way| way.named(&mut watch)).collect();
+        named?.into_iter().try_for_each(|way| {
             let root = way.root().to_owned();
-            way.take(&mut watch).map(|()| done(&root))
+            way.take(&mut watch).map(|kept| done(&root, &kept))
         })
     }
 }

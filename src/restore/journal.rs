@@ -4,9 +4,12 @@
 //! to stand for a third thing. One rule says what was done: as long as what shall be at the root's side is still beside the
 //! journal, it is pending; else what is beside the journal was at the root's side, and must be kept.
 //!
+//! A journal of the way back says so: what is pending there is what was at the root's side.
+//!
 //! That rule holds as long as nobody else touches either side. When all is done, the journal says so: from then on people
 //! may remove what was kept, and the program make the like of it again.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -40,22 +43,28 @@ pub(super) struct Journal {
     /// Whether it is known that everything was carried out; where it is not, the inodes tell.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_done: bool,
+    /// Whether it leads back: what is pending was at the root's side once, and must be kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_way_back: bool,
     pub(super) moves: Vec<Move>,
 }
 
 /// One exchange.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Move {
     /// Where, below the root, and below the tree.
     path: Name,
+    /// The name beside the tree that is meant, where the place in the tree was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    aside: Option<Name>,
     /// The inode that is at the root's side once it is done; none if nothing is.
-    after: Option<u64>,
+    pub(super) after: Option<u64>,
 }
 
 impl Journal {
     pub(super) fn of(ground: &Ground, moves: Vec<Move>) -> Self {
         let (root, file) = (Name::new(ground.root_name()), ground.file().map(Name::new));
-        Self { format: FORMAT, root, file, is_done: false, moves }
+        Self { format: FORMAT, root, file, is_done: false, is_way_back: false, moves }
     }
 
     /// The root's name, which is one name or none.
@@ -158,7 +167,17 @@ impl Journal {
 
     /// Whether anything that was at the root's side is beside the journal, and must be kept. In doubt, it is.
     pub(super) fn is_begun(&self, dir: &Dir) -> bool {
-        self.moves.iter().any(|step| !step.is_pending(dir).unwrap_or(false))
+        self.is_way_back || self.moves.iter().any(|step| !step.is_pending(dir).unwrap_or(false))
+    }
+
+    /// Whether it leads back, and not to its end yet.
+    pub(super) fn is_interrupted_way_back(&self, ground: &Ground, dir: &Dir) -> bool {
+        self.is_way_back && self.is_pending(ground, dir)
+    }
+
+    /// Whether it is known that everything was carried out.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_done
     }
 
     /// Whether anything is left to be carried out.
@@ -172,11 +191,25 @@ impl Journal {
         self.moves.iter().any(|step| would(step).unwrap_or(true))
     }
 
-    /// The same exchange the other way round, as things are now.
-    pub(super) fn reversed(self, dir: &Dir) -> io::Result<Self> {
-        let moves = self.moves.into_iter().rev();
-        let moves: io::Result<Vec<Move>> = moves.map(|step| Move::of(step.path, dir)).collect();
-        Ok(Self { moves: moves?, is_done: false, ..self })
+    /// What was done of it the other way round, as things are now.
+    ///
+    /// # Errors
+    /// Those of the kernel; nothing was done.
+    pub(super) fn reversed(&self, dir: &Dir) -> io::Result<Self> {
+        let (mut moves, mut coming) = (Vec::new(), BTreeSet::new());
+        for step in self.moves.iter().rev() {
+            // Of two logs that a database had one after the other, the later one is its own now.
+            if (self.is_done || !step.is_pending(dir)?) && !coming.contains(&step.path()?) {
+                let back = Move::of(step.path.clone(), step.aside.clone(), dir)?;
+                coming.extend(back.after.map(|_| back.path()).transpose()?);
+                moves.push(back);
+            }
+        }
+        if moves.is_empty() {
+            return Err(io::Error::other("nothing that was there before is in it"));
+        }
+        let (root, file) = (self.root.clone(), self.file.clone());
+        Ok(Self { format: FORMAT, root, file, is_done: false, is_way_back: true, moves })
     }
 }
 
@@ -195,28 +228,45 @@ fn take_back<'a>(moves: impl DoubleEndedIterator<Item = &'a Move>, ground: &Grou
 }
 
 impl Move {
-    /// The exchange that puts at `path` what lies there beside the journal now.
+    /// The exchange that puts at `path` what lies there beside the journal now, or lies `aside`.
     ///
     /// # Errors
     /// Those of the kernel.
-    pub(super) fn of(path: Name, dir: &Dir) -> io::Result<Self> {
-        let mut step = Self { path, after: None };
+    pub(super) fn of(path: Name, aside: Option<Name>, dir: &Dir) -> io::Result<Self> {
+        let mut step = Self { path, aside, after: None };
         step.after = step.drafted(dir)?.inode()?;
         Ok(step)
     }
 
-    fn path(&self) -> io::Result<Vec<u8>> {
+    /// The one that takes away what is at `path`, and puts nothing there.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn away(path: &[u8], dir: &Dir) -> io::Result<Self> {
+        let step = Self::of(Name::new(path), None, dir)?;
+        if step.after.is_none() {
+            return Ok(step);
+        }
+        let aside = format!("aside-{}", sys::random_hex(4)?);
+        Self::of(step.path, Some(Name::new(aside.as_bytes())), dir)
+    }
+
+    pub(super) fn path(&self) -> io::Result<Vec<u8>> {
         self.path.bytes().ok_or_else(|| io::Error::other("the journal has a name that is none"))
     }
 
     /// The place beside the journal.
-    fn drafted(&self, dir: &Dir) -> io::Result<Spot> {
+    pub(super) fn drafted(&self, dir: &Dir) -> io::Result<Spot> {
+        if let Some(aside) = &self.aside {
+            let name = one_name(aside).ok_or_else(|| io::Error::other("the journal has a name that is none"))?;
+            return Ok(Spot::new(dir.clone(), &name));
+        }
         let drafted = joined(TREE, &self.path()?);
         let (above, name) = split(&drafted);
         Ok(Spot::new(dir.open_dir(above)?, name))
     }
 
-    fn is_pending(&self, dir: &Dir) -> io::Result<bool> {
+    pub(super) fn is_pending(&self, dir: &Dir) -> io::Result<bool> {
         Ok(self.drafted(dir)?.inode()? == self.after)
     }
 

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::relpath::shown;
 
 /// Paths that stand for others, with all that lies below: `OLD=NEW`.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +52,36 @@ impl Mapping {
     pub(super) fn inside(&self, root: &[u8]) -> Option<&[u8]> {
         let olds = self.pairs.iter().map(|(old, _)| old.as_slice());
         olds.into_iter().find(|old| below(old, root).is_some_and(|rest| !rest.is_empty()))
+    }
+}
+
+/// What was said of paths of which an archive has shown nothing so far.
+pub(super) struct Unmet {
+    olds: Vec<Vec<u8>>,
+    /// Where everything that it has shown comes from.
+    roots: Vec<Vec<u8>>,
+}
+
+impl Unmet {
+    pub(super) fn of(mapping: &Mapping) -> Self {
+        Self { olds: mapping.pairs.iter().map(|(old, _)| old.clone()).collect(), roots: Vec::new() }
+    }
+
+    /// The archive has this path. It shows each root before what lies in it.
+    pub(super) fn meet(&mut self, path: &[u8]) {
+        self.olds.retain(|old| below(path, old).is_none());
+        if self.roots.last().is_none_or(|root| below(path, root).is_none()) {
+            self.roots.push(path.to_vec());
+        }
+    }
+
+    /// # Errors
+    /// Something was said of a path that the archive does not have: what was meant would go to where it was.
+    pub(super) fn check(&self) -> Result<()> {
+        let Some(old) = self.olds.first() else { return Ok(()) };
+        let roots: Vec<String> = self.roots.iter().map(|root| shown(root)).collect();
+        let old = shown(old);
+        Err(Error::Usage(format!("--map {old}=…: the archive has no {old}; it has {}", roots.join(", "))))
     }
 }
 

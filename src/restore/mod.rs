@@ -12,6 +12,7 @@ mod mapping;
 mod mounts;
 mod moves;
 mod restorer;
+mod sidecars;
 mod survey;
 mod swap;
 mod target;
@@ -303,11 +304,10 @@ pub fn bring_back(kept: &[PathBuf], ways: &InPlace, gate: &Arc<dyn Gate>) -> Bro
     let mut kept: Vec<&PathBuf> = kept.iter().collect();
     kept.sort_by_key(|path| std::cmp::Reverse(path.file_name().and_then(|name| kept_at(name.as_bytes()))));
     let found: Result<Vec<WayBack>> = kept.iter().map(|path| WayBack::find(path, gate)).collect();
-    let mut paths = kept.iter();
     let outcome = found.and_then(|found| {
         found.iter().try_for_each(|way| ways.check_free(way.root()))?;
-        ways.bring_back(found, &mut back.warnings, &mut |root| {
-            let kept = paths.next().map(|path| PathName::from(path.as_path()));
+        ways.bring_back(found, &mut back.warnings, &mut |root, kept| {
+            let kept = Some(PathName::from(kept));
             back.places.push(Place { path: PathName::from(root), restored_to: PathName::from(root), kept });
         })
     });

@@ -7,9 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use super::ground::{Ground, Spot};
 use super::journal::{Move, TREE};
 use super::mounts::mount_below;
+use super::sidecars::arrange;
 use crate::archive::Name;
 use crate::entry::Kind;
-use crate::freeze::{DATABASE_MAGIC, SIDECARS};
 use crate::list::Wanted;
 use crate::naming::{is_staging_name, is_swap_name, name_before};
 use crate::relpath::{joined, shown};
@@ -43,25 +43,27 @@ impl Asked {
     }
 }
 
-/// What must be exchanged between the root and the tree in `dir`.
+/// What must be exchanged between the root and the tree in `dir`: nothing where nothing was made.
 ///
 /// # Errors
 /// Those of the kernel; a root that holds another mount; a link that leads to what shall be restored.
 pub(super) fn plan(ground: &Ground, dir: &Dir, extent: Extent, asked: &Asked) -> io::Result<Vec<Move>> {
-    let whole = || Ok(vec![Move::of(Name::new(b""), dir)?]);
-    let (live, tree) = match (ground.root()?, is_directory(dir, TREE)?) {
-        (Some(live), true) => (live, dir.open_dir(TREE)?),
+    let whole = || Ok(vec![Move::of(Name::new(b""), None, dir)?]);
+    let Some(made) = kind(dir, TREE)? else { return Ok(Vec::new()) };
+    let (live, tree) = match (ground.root()?, made) {
+        (Some(live), Kind::Directory) => (live, dir.open_dir(TREE)?),
         _ if ground.is_inside() => return Err(io::Error::other("a directory is there, and no directory was archived")),
         _ => return whole(),
     };
     if let Some(mount) = mount_below(ground.path()).filter(|_| extent == Extent::Whole) {
         return Err(own_mount(mount.as_os_str().as_bytes()));
     }
-    match extent {
-        Extent::Part => merged(&live, &tree, dir, asked),
-        Extent::Whole if ground.is_inside() => entries(&live, &tree, dir),
-        Extent::Whole => whole(),
-    }
+    let mut moves = match extent {
+        Extent::Part => merged(&live, &tree, dir, asked)?,
+        Extent::Whole if ground.is_inside() => entries(&live, &tree, dir)?,
+        Extent::Whole => return whole(),
+    };
+    arrange(&mut moves, ground, dir).map(|_| moves)
 }
 
 /// All that two directories hold, but for what is ours, and what belongs to the filesystem itself.
@@ -70,7 +72,7 @@ fn entries(live: &Dir, tree: &Dir, dir: &Dir) -> io::Result<Vec<Move>> {
     let mut all: BTreeSet<Box<[u8]>> = names(live)?.into_iter().filter(|name| !ours(name)).collect();
     all.extend(names(tree)?);
     all.remove(&b"lost+found"[..]);
-    sidecars_first(all).iter().map(|name| Move::of(Name::new(name), dir)).collect()
+    all.iter().map(|name| Move::of(Name::new(name), None, dir)).collect()
 }
 
 /// What the tree holds, name by name as far as the root has the same directories.
@@ -83,46 +85,17 @@ fn merged(live: &Dir, tree: &Dir, dir: &Dir, asked: &Asked) -> io::Result<Vec<Mo
         if place(&here)? != mount {
             return Err(own_mount(&path));
         }
-        let mut all: BTreeSet<Box<[u8]>> = names(&there)?.into_iter().collect();
-        all.extend(stale(&here, &there)?);
-        for name in sidecars_first(all) {
+        for name in names(&there)? {
             let inner = joined(&path, &name);
             match (kind(&here, &name)?, is_directory(&there, &name)?) {
                 (Some(Kind::Directory), true) => open.push(inner),
                 // In the link's place the directory would hold what was asked for, and nothing of what is behind it.
                 (Some(Kind::Symlink), true) if !asked.has(&inner) => return Err(link_on_the_way(&inner)),
-                _ => moves.push(Move::of(Name::new(&inner), dir)?),
+                _ => moves.push(Move::of(Name::new(&inner), None, dir)?),
             }
         }
     }
     Ok(moves)
-}
-
-/// What SQLite left beside the files that databases will replace. It belongs to those very files: beside others it would
-/// destroy them.
-fn stale(here: &Dir, there: &Dir) -> io::Result<Vec<Box<[u8]>>> {
-    let mut found = Vec::new();
-    for name in names(there)? {
-        if !is_database(there, &name)? {
-            continue;
-        }
-        for ending in SIDECARS {
-            let sidecar = [&name, ending.as_bytes()].concat();
-            if Spot::new(here.clone(), &sidecar).inode()?.is_some() {
-                found.push(sidecar.into_boxed_slice());
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Logs and journals go before their databases: without its log an old database lacks its last rows, but with a
-/// stranger's log the new one would be destroyed.
-fn sidecars_first(names: BTreeSet<Box<[u8]>>) -> Vec<Box<[u8]>> {
-    let is_sidecar = |name: &[u8]| SIDECARS.iter().any(|ending| name.ends_with(ending.as_bytes()));
-    let (mut first, rest): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_sidecar(name));
-    first.extend(rest);
-    first
 }
 
 fn own_mount(path: &[u8]) -> io::Error {
@@ -131,15 +104,6 @@ fn own_mount(path: &[u8]) -> io::Error {
 
 fn link_on_the_way(path: &[u8]) -> io::Error {
     io::Error::other(format!("{} is a symbolic link: restore into a --target, and copy from there", shown(path)))
-}
-
-fn is_database(dir: &Dir, name: &[u8]) -> io::Result<bool> {
-    if dir.stat(name)?.kind != Kind::File {
-        return Ok(false);
-    }
-    let mut start = [0; DATABASE_MAGIC.len()];
-    let length = dir.open_file(name)?.fill_at(&mut start, 0)?;
-    Ok(&start[..length] == DATABASE_MAGIC)
 }
 
 fn names(dir: &Dir) -> io::Result<Vec<Box<[u8]>>> {

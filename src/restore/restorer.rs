@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::mapping::{Mapping, below};
+use super::mapping::{Mapping, Unmet, below};
 use super::{Remark, RestoreOptions, Restored};
 use crate::archive::{Line, source_path};
 use crate::error::{Error, Result};
@@ -76,6 +76,7 @@ impl Site {
 /// Puts into trees what an archive holds.
 pub(super) struct Restorer<'a> {
     sites: Vec<Site>,
+    unmet: Unmet,
     mapping: Mapping,
     options: &'a RestoreOptions,
     restored: &'a mut Restored,
@@ -89,18 +90,19 @@ impl<'a> Restorer<'a> {
         options: &'a RestoreOptions,
         restored: &'a mut Restored,
     ) -> Self {
-        Self { sites, mapping, options, restored, failed: None }
+        Self { sites, unmet: Unmet::of(&mapping), mapping, options, restored, failed: None }
     }
 
     /// Ends the trees, once the archive was read, and makes them durable if `sync` says so.
     ///
     /// # Errors
-    /// Trouble with the target, which is no fault of the archive; that of the archive; nothing that was wanted.
+    /// Trouble with the target, which is no fault of the archive; that of the archive; nothing that was wanted, or is mapped.
     pub(super) fn finish<T>(mut self, outcome: Result<T>, sync: bool) -> Result<T> {
         if let Some(failed) = self.failed.take() {
             return Err(failed);
         }
         let proof = outcome?;
+        self.unmet.check()?;
         for site in &mut self.sites {
             let ended = site.tree.finish().and_then(|()| if sync { site.tree.sync() } else { Ok(()) });
             ended.map_err(|error| site.cannot_take(b"", error))?;
@@ -168,6 +170,7 @@ impl<'a> Restorer<'a> {
 impl Guest for Restorer<'_> {
     fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
         let archived = source_path(met.path);
+        self.unmet.meet(archived);
         let place = if met.kind == "tail" { [archived, b".tail"].concat() } else { archived.to_vec() };
         let Some(goal) = self.goal(&place) else { return Ok(()) };
         if !self.is_wanted(&met, archived) {

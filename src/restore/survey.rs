@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::mapping::below;
+use super::mapping::{Mapping, Unmet, below};
 use super::{Remark, flagged};
 use crate::archive::{Line, PAYLOAD};
 use crate::error::Result;
@@ -46,10 +46,17 @@ impl Survey {
     /// Reads an archive to its end.
     ///
     /// # Errors
-    /// An archive that is not proven, or cannot be read.
-    pub(super) fn of(archive: &Path, wanted: &Wanted, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<Survey> {
-        let mut surveyor = Surveyor { wanted, roots: Vec::new(), flagged: Vec::new(), lost: Vec::new(), left_out: 0 };
+    /// An archive that is not proven, or cannot be read; one that has nothing of a path that is mapped.
+    pub(super) fn of(
+        archive: &Path,
+        (wanted, mapping): (&Wanted, &Mapping),
+        gate: &Arc<dyn Gate>,
+        observer: &dyn Observer,
+    ) -> Result<Survey> {
+        let (unmet, roots, flagged, lost) = (Unmet::of(mapping), Vec::new(), Vec::new(), Vec::new());
+        let mut surveyor = Surveyor { wanted, unmet, roots, flagged, lost, left_out: 0 };
         let proof = read_ours(archive, gate, observer, &mut surveyor)?;
+        surveyor.unmet.check()?;
         let Surveyor { mut roots, flagged, lost, left_out, .. } = surveyor;
         roots.retain(|root| root.names > 0);
         Ok(Survey { proof, roots, flagged, lost, left_out })
@@ -58,6 +65,7 @@ impl Survey {
 
 struct Surveyor<'a> {
     wanted: &'a Wanted,
+    unmet: Unmet,
     roots: Vec<Root>,
     flagged: Vec<Remark>,
     lost: Vec<Remark>,
@@ -82,6 +90,7 @@ impl Guest for Surveyor<'_> {
         let stored = line.path.bytes().unwrap_or_default();
         let Some(path) = stored.strip_prefix(PAYLOAD) else { return Ok(()) };
         let (wanted, size) = (self.wanted.fits(path), if line.kind == "file" { line.size } else { 0 });
+        self.unmet.meet(path);
         let root = self.root(path, &line.kind);
         if wanted {
             root.names += 1;

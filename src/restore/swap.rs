@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use super::ground::{Ground, Spot};
 use super::journal::{Journal, TREE};
 use super::moves::{Asked, Extent, plan};
+use super::sidecars::arrange;
 use crate::error::{Error, Result};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_swap_name, kept_name, swap_name};
@@ -53,6 +54,9 @@ pub(super) struct Swap {
 
 /// Where what was there lies now.
 pub(super) struct Keep {
+    /// What was restored.
+    pub(super) place: PathBuf,
+    /// None if nothing was there, or nothing had to be exchanged.
     pub(super) path: Option<PathBuf>,
     /// Why it has no better name.
     pub(super) trouble: Option<io::Error>,
@@ -116,6 +120,11 @@ impl Swap {
         }))
     }
 
+    /// Whether anything was made that could take the root's place, or that of what it holds.
+    pub(super) fn is_made(&self) -> Result<bool> {
+        Ok(Spot::new(self.dir().clone(), TREE).inode().map_err(|error| self.failed(error))?.is_some())
+    }
+
     /// Makes what was restored durable, and finds out what must be exchanged.
     fn prepare(&mut self, extent: Extent) -> Result<()> {
         let moves = plan(&self.ground, self.draft.dir(), extent, &self.asked);
@@ -164,9 +173,10 @@ impl Swap {
     fn finish(&self) -> Keep {
         let ground = self.ground.unstoppable();
         let hidden = || ground.host_path().join(OsStr::from_bytes(self.draft.name()));
+        let place = self.path().to_owned();
         match finish(&ground, self.draft.name(), &self.journal) {
-            Ok(path) => Keep { path, trouble: None },
-            Err(error) => Keep { path: Some(hidden()), trouble: Some(error) },
+            Ok(path) => Keep { place, path, trouble: None },
+            Err(error) => Keep { place, path: Some(hidden()), trouble: Some(error) },
         }
     }
 
@@ -201,13 +211,16 @@ fn make_room(ground: Ground) -> io::Result<(Ground, Draft)> {
 /// The first thing that cannot be done; everything is as it was then, but for what the error names.
 pub(super) fn exchange(mut swaps: Vec<(Swap, Extent)>, check: &dyn Fn(&Path) -> Result<()>) -> Result<Vec<Keep>> {
     swaps.iter_mut().try_for_each(|(swap, extent)| swap.prepare(*extent))?;
-    let mut swaps: Vec<Swap> = swaps.into_iter().map(|(swap, _)| swap).collect();
+    // What is there already, as directories that hold nothing, needs no exchange.
+    let (mut swaps, idle): (Vec<Swap>, Vec<Swap>) =
+        swaps.into_iter().map(|(swap, _)| swap).partition(|swap| !swap.journal.moves.is_empty());
     swaps.iter().try_for_each(|swap| check(swap.path()))?;
     let announced = swaps.iter_mut().try_for_each(Swap::announce);
     match announced.and_then(|()| swaps.iter().try_for_each(Swap::carry_out)) {
         Ok(()) => {
             swaps.iter_mut().for_each(Swap::conclude);
-            Ok(swaps.iter().map(Swap::finish).collect())
+            let idle = idle.iter().map(|swap| Keep { place: swap.path().to_owned(), path: None, trouble: None });
+            Ok(swaps.iter().map(Swap::finish).chain(idle).collect())
         }
         Err(error) => Err(withdrawn(&mut swaps, error)),
     }
@@ -226,8 +239,11 @@ fn withdrawn(swaps: &mut [Swap], error: Error) -> Error {
     failed.remedy(format!("what was there before and could not be put back is kept in {}", kept.join(", ")))
 }
 
-/// Gives what was there its name, and removes the rest of the directory `hidden`.
-fn finish(ground: &Ground, hidden: &[u8], journal: &Journal) -> io::Result<Option<PathBuf>> {
+/// Gives what was there its name, and removes the rest of the directory `hidden`; none if nothing was there.
+///
+/// # Errors
+/// Those of the kernel.
+pub(super) fn finish(ground: &Ground, hidden: &[u8], journal: &Journal) -> io::Result<Option<PathBuf>> {
     let host = ground.host();
     let at = |kept: &[u8]| Some(ground.host_path().join(OsStr::from_bytes(kept)));
     let name = free_name(host, kept_name(ground.label(), hidden))?;
@@ -242,9 +258,10 @@ fn finish(ground: &Ground, hidden: &[u8], journal: &Journal) -> io::Result<Optio
     let was_there = Spot::new(dir.clone(), TREE).inode()?.is_some();
     if was_there {
         dir.move_to(TREE, host, &name)?;
-        host.sync()?;
     }
-    let _later: io::Result<()> = Journal::remove(&dir).and_then(|()| host.remove_dir(hidden));
+    // The journal goes when the name survives a power cut; a later run removes what stays.
+    let _later: io::Result<()> =
+        host.sync().and_then(|()| Journal::remove(&dir)).and_then(|()| host.remove_dir(hidden));
     Ok(at(&name).filter(|_| was_there))
 }
 
@@ -319,7 +336,7 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
     if journal.is_pending(&ground, dir) {
         watch.check_free(ground.path())?;
     }
-    let completed = journal.complete(&ground, dir).and_then(|()| ground.host().sync_filesystem());
+    let completed = complete(&mut journal, &ground, dir);
     if completed.is_ok() && !journal.is_whole() {
         journal.conclude(dir);
     }
@@ -331,4 +348,14 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
         Err(error) => format!("an interrupted restore of {what} could not be completed: {error}{kept}"),
     });
     Ok(())
+}
+
+/// Carries out what is left, as far as that can be done, and makes it durable. Somebody may have gone on with what is at
+/// the root's side.
+fn complete(journal: &mut Journal, ground: &Ground, dir: &Dir) -> io::Result<()> {
+    if !journal.is_done() && arrange(&mut journal.moves, ground, dir)? {
+        journal.write(dir)?;
+    }
+    journal.complete(ground, dir)?;
+    ground.host().sync_filesystem()
 }

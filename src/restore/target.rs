@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_partial_name, partial_name};
-use crate::sys::{self, Dir};
+use crate::sys::{self, Dir, Listing};
 use crate::tree::{self, Claim, Draft, claim};
 
 /// The directory that shall be made, and what is made of it so far.
@@ -25,7 +25,7 @@ impl Target {
     /// Begins a hidden directory beside `path`, which must be free.
     ///
     /// # Errors
-    /// A name that is taken by more than an empty directory; those of the kernel.
+    /// A name that is taken by more than an empty directory, or by a mount; those of the kernel.
     pub(super) fn begin(path: &Path, gate: &Arc<dyn Gate>) -> Result<Self> {
         let absolute = std::path::absolute(path).map_err(|error| Error::failed("resolve", path, error))?;
         let name =
@@ -74,13 +74,22 @@ fn check_free(dir: &Dir, name: &[u8], target: &Path) -> Result<()> {
         );
         Err(Error::Usage(text))
     };
-    match sys::if_there(dir.stat(name)) {
-        Ok(None) => Ok(()),
-        Err(error) => Err(Error::failed("look at", target, error)),
-        Ok(Some(_)) => match dir.open_dir(name).and_then(|dir| dir.list()?.whole()) {
-            Ok(names) if names.is_empty() => Ok(()),
-            _ => taken(),
-        },
+    let fail = |error| Error::failed("look at", target, error);
+    match sys::if_there(dir.stat(name)).map_err(fail)? {
+        None => Ok(()),
+        Some(_) => {
+            let Ok(there) = dir.open_dir(name) else { return taken() };
+            // The tree would be made on the other side of the mount, and could never take its place.
+            if there.mount().and_then(|mount| Ok(mount != dir.mount()?)).map_err(fail)? {
+                let (target, within) = (target.display(), target.join("restored"));
+                let text = format!("{target} is a mount of its own: name a directory in it, as {}", within.display());
+                return Err(Error::Usage(text));
+            }
+            match there.list().and_then(Listing::whole) {
+                Ok(names) if names.is_empty() => Ok(()),
+                _ => taken(),
+            }
+        }
     }
 }
 

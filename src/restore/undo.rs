@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::ground::{Ground, Spot};
 use super::journal::Journal;
-use super::swap::{Watch, is_by_name, recover};
+use super::sidecars::arrange;
+use super::swap::{Watch, finish, is_by_name, recover};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
-use crate::naming::name_before;
+use crate::naming::{is_swap_name, name_before};
 use crate::sys::Dir;
-use crate::tree::is_ours;
+use crate::tree::{Claim, claim, is_ours};
 
 /// Something that a restore in place has kept.
 pub(super) struct WayBack {
@@ -66,16 +67,14 @@ impl WayBack {
         self.ground.path()
     }
 
-    /// Exchanges it. Called again after it was interrupted, it completes that; called again after it was done, it takes
-    /// itself back.
+    /// Exchanges it; the path under which that is kept now which was there until now. Called again after it was
+    /// interrupted, it completes that; called again after it was done, it takes itself back.
     ///
     /// # Errors
     /// Those of the kernel; everything is as it was then.
-    pub(super) fn take(self, watch: &mut dyn Watch) -> Result<()> {
+    pub(super) fn take(self, watch: &mut dyn Watch) -> Result<PathBuf> {
         let Self { ground, name, path, journal } = self;
-        if !crate::naming::is_swap_name(&name) {
-            recover(ground.host(), ground.host_path(), watch)?;
-        }
+        recover(ground.host(), ground.host_path(), watch)?;
         let durable = || ground.unstoppable().host().sync_filesystem();
         let done = match journal {
             Some((journal, dir)) => by_name(&ground, &dir, journal).and_then(|mut journal| {
@@ -88,16 +87,40 @@ impl WayBack {
                 live.and_then(|live| live.exchange(&Spot::new(ground.host().clone(), &name))).and_then(|()| durable())
             }
         };
-        done.map_err(|error| Error::failed("bring back what was kept as", path, error))
+        done.map_err(|error| Error::failed("bring back what was kept as", &path, error)).map(|()| path)
+    }
+
+    /// The same by its last name, which it gets here if it has none: under a hidden one the next restore would deal with
+    /// it, and would not know what was about to be brought back. For all before the first is taken.
+    ///
+    /// # Errors
+    /// Nothing that was there before; a run that is at work there; those of the kernel.
+    pub(super) fn named(self, watch: &mut dyn Watch) -> Result<Self> {
+        if !is_swap_name(&self.name) {
+            return Ok(self);
+        }
+        let Self { ground, name, path, .. } = self;
+        let fail = |error| Error::failed("bring back what was kept as", &path, error);
+        let nothing = || Error::Usage(format!("nothing that was there before is in {}", path.display()));
+        // Held until it has its name.
+        let Claim::Dead(dir, _lock) = claim(ground.host(), &name).map_err(fail)? else {
+            return Err(fail(io::Error::other("another restore is at work there")));
+        };
+        let journal =
+            Journal::read(&dir).map_err(fail)?.filter(|journal| journal.is_begun(&dir)).ok_or_else(nothing)?;
+        let kept = finish(&ground.unstoppable(), &name, &journal).map_err(fail)?.ok_or_else(nothing)?;
+        watch.warn(format!("{} has its name now: {}", path.display(), kept.display()));
+        Self::find(&kept, ground.host().gate())
     }
 }
 
 /// Exchanges what the journal names; the journal of that.
 fn by_name(ground: &Ground, dir: &Dir, journal: Journal) -> io::Result<Journal> {
-    let journal = match journal.is_pending(ground, dir) {
+    let mut journal = match journal.is_interrupted_way_back(ground, dir) {
         true => journal,
         false => journal.reversed(dir)?,
     };
+    arrange(&mut journal.moves, ground, dir)?;
     journal.write(dir)?;
     journal.carry_out(ground, dir)?;
     Ok(journal)
