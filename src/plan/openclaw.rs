@@ -89,7 +89,7 @@ pub(super) struct Holdings {
     /// Where the config, or a symbolic link in the state directory, puts sessions, cron jobs and the like.
     pub(super) stores: Vec<PathBuf>,
     pub(super) managed_skills: Vec<PathBuf>,
-    /// Whether the version that last wrote the config is known to refuse sessions that have a second name.
+    /// Whether sessions that have a second name may be refused.
     pub(super) guards_sessions: bool,
 }
 
@@ -97,10 +97,11 @@ pub(super) struct Holdings {
 /// hardlinked file" (measured) when it rewrites a transcript, and a migration to SQLite refuses linked transcripts.
 const LAST_UNGUARDED: (u32, u32) = (2026, 4);
 
-/// Whether the version in the config's `meta.lastTouchedVersion` is later than [`LAST_UNGUARDED`]. A config that does
-/// not tell is one of the old ones.
+/// Whether the config was written by a version later than [`LAST_UNGUARDED`], or may have been: one that is broken, was
+/// written by hand or lies elsewhere tells no version. To guard a session costs a descriptor, or a copy where there are
+/// no more; to link one that is guarded stops a running agent.
 fn guards_sessions(config: &Value) -> bool {
-    version(config).is_some_and(|version| version > LAST_UNGUARDED)
+    version(config).is_none_or(|version| version > LAST_UNGUARDED)
 }
 
 impl Holdings {
@@ -329,12 +330,13 @@ mod tests {
             ("2026.9.6", true),
             ("2026.9.6-beta.1", true),
             ("2027.1.0", true),
-            ("", false),
-            ("unknown", false),
+            ("", true),
+            ("unknown", true),
         ] {
             let config = serde_json::json!({ "meta": { "lastTouchedVersion": version } });
             assert_eq!(guards_sessions(&config), guarded, "{version:?}");
         }
-        assert!(!guards_sessions(&serde_json::json!({})));
+        assert!(guards_sessions(&serde_json::json!({})), "it may have been written by hand");
+        assert!(guards_sessions(&Value::Null), "there is none here, or a broken one");
     }
 }

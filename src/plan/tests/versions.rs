@@ -68,3 +68,22 @@ fn a_shared_workspace_is_taken_where_it_exists_whoever_owns_it() {
     let away = Home::with_config(config).file("wb/AGENTS.md", "");
     assert_eq!(away.workspaces(), ["ws/a", "wb"], "nobody is known to work in it");
 }
+
+/// A config that told no version was taken for an old one's: one that broke, was written by hand or lies elsewhere made
+/// sessions linked under versions that refuse to append to them then.
+#[test]
+fn sessions_are_linked_only_where_an_old_version_is_known_to_own_them() {
+    let session = ".openclaw/agents/main/sessions/0.jsonl";
+    for (config, expected) in [
+        (OLD, "Linkable"),
+        ("{meta: {lastTouchedVersion: '2026.7.1'}}", "Guarded"),
+        ("{meta: {lastTouchedVersion: 4}}", "Guarded"),
+        ("{}", "Guarded"),
+        ("{", "Guarded"),
+    ] {
+        assert_eq!(Home::with_config(config).file_verdict(session), expected, "{config}");
+        assert_eq!(Home::with_config(config).source(".openclaw").file_verdict(session), expected, "{config}");
+    }
+    assert_eq!(Home::new().file(session, "{}\n").file_verdict(session), "Guarded", "its config lies elsewhere");
+    assert_eq!(Home::new().file("d/a/0.jsonl", "").source("d").file_verdict("d/a/0.jsonl"), "Linkable");
+}
