@@ -160,7 +160,8 @@ fn make_state(state: &Path, agents: usize, files: usize) -> io::Result<()> {
     for agent in 0..agents {
         fs::create_dir_all(sessions(state, agent))?;
     }
-    fs::write(state.join("openclaw.json"), "{}\n")?;
+    // Of a version whose sessions may be linked: of others, they are pinned.
+    fs::write(state.join("openclaw.json"), "{\"meta\":{\"lastTouchedVersion\":\"2026.4.14\"}}\n")?;
     // Names as random as those of real sessions: no directory index meets them in order.
     let mut seed = SEED;
     for number in 0..files {

@@ -56,7 +56,7 @@ fn make_state(state: &Path) {
     }
     write_cold(&state.join("media/picture.bin"), noise(1 << 20, 99));
     write_cold(&state.join("workspace/AGENTS.md"), "# Agents\n");
-    write_cold(&state.join("openclaw.json"), "{}");
+    write_cold(&state.join("openclaw.json"), support::LINKED);
     let database = rusqlite::Connection::open(state.join("tasks.sqlite")).expect("opens");
     database.execute_batch("CREATE TABLE runs (what BLOB)").expect("creates");
     database.execute("INSERT INTO runs VALUES (zeroblob(300000))", []).expect("inserts");

@@ -45,7 +45,7 @@ fn make_source(top: &Path) -> PathBuf {
     write_cold(&sessions.join("one.jsonl"), "{\"linked\":1}\n");
     fs::hard_link(sessions.join("one.jsonl"), sessions.join("two.jsonl")).expect("links");
     write_cold(&source.join("workspace/AGENTS.md"), "# Agents\n");
-    write_cold(&source.join("openclaw.json"), "{}");
+    write_cold(&source.join("openclaw.json"), support::LINKED);
     write_cold(&source.join("tasks/runs.sqlite"), [b"SQLite format 3\0".to_vec(), vec![0; 496]].concat());
     symlink("AGENTS.md", source.join("workspace/link")).expect("links");
     source

@@ -160,57 +160,32 @@ fn merge(below: Value, above: Value) -> Value {
     }
 }
 
-/// What `${NAME}` in a config stands for.
-pub(super) struct Substitution<'a> {
-    environment: &'a Environment,
-    dotenv: Vec<(String, String)>,
-    vars: Option<&'a Value>,
-}
-
-impl<'a> Substitution<'a> {
-    /// That of a config: the environment, then the `.env` file in the state directory, then the config's own `env`.
-    pub(super) fn new(environment: &'a Environment, state_dir: &Path, config: &'a Value) -> Self {
-        let text = std::fs::read_to_string(state_dir.join(".env")).unwrap_or_default();
-        let dotenv = text.lines().filter_map(assignment).collect();
-        Self { environment, dotenv, vars: config.get("env") }
-    }
-
-    fn value(&self, name: &str) -> Option<String> {
-        let text = |value: &OsStr| value.to_str().map(str::to_owned);
-        let from_process = || self.environment.variables.get(OsStr::new(name)).and_then(|value| text(value));
-        let from_file = || self.dotenv.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        let from_config = || {
-            let env = self.vars?;
-            let value = env.get("vars").and_then(|vars| vars.get(name)).or_else(|| env.get(name))?;
-            value.as_str().map(str::to_owned)
+/// `text` with every `${NAME}` replaced by what the environment says; `$${NAME}` is a literal one.
+///
+/// # Errors
+/// The first name that stands for nothing here: whoever wrote it has it set somewhere else.
+pub(super) fn substitute(text: &str, environment: &Environment) -> Result<String, String> {
+    let value = |name: &str| {
+        let value = environment.variables.get(OsStr::new(name)).and_then(|value| value.to_str());
+        value.filter(|value| !value.is_empty()).ok_or(name.to_owned())
+    };
+    let (mut done, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find("${") {
+        let (before, from) = rest.split_at(at);
+        let Some((name, after)) = reference(from) else {
+            done.push_str(before);
+            done.push_str("${");
+            rest = &from[2..];
+            continue;
         };
-        let value = from_process().or_else(from_file).or_else(from_config)?;
-        (!value.is_empty()).then_some(value)
-    }
-
-    /// `text` with every `${NAME}` replaced; `$${NAME}` is a literal one.
-    ///
-    /// # Errors
-    /// The first name that stands for nothing here: whoever wrote it has it set somewhere else.
-    pub(super) fn apply(&self, text: &str) -> Result<String, String> {
-        let (mut done, mut rest) = (String::new(), text);
-        while let Some(at) = rest.find("${") {
-            let (before, from) = rest.split_at(at);
-            let Some((name, after)) = reference(from) else {
-                done.push_str(before);
-                done.push_str("${");
-                rest = &from[2..];
-                continue;
-            };
-            let whole = &from[..from.len() - after.len()];
-            match before.strip_suffix('$') {
-                Some(before) => done.extend([before, whole]),
-                None => done.extend([before, &self.value(name).ok_or(name)?]),
-            }
-            rest = after;
+        let whole = &from[..from.len() - after.len()];
+        match before.strip_suffix('$') {
+            Some(before) => done.extend([before, whole]),
+            None => done.extend([before, value(name)?]),
         }
-        Ok(done + rest)
+        rest = after;
     }
+    Ok(done + rest)
 }
 
 /// The name in a leading `${NAME}`, and what follows it.
@@ -221,15 +196,11 @@ fn reference(text: &str) -> Option<(&str, &str)> {
     (starts && chars.all(|c| matches!(c, b'A'..=b'Z' | b'0'..=b'9' | b'_'))).then_some((name, after))
 }
 
-/// `[export] NAME=VALUE`, the value perhaps in quotes.
-fn assignment(line: &str) -> Option<(String, String)> {
-    let line = line.trim();
-    let line = line.strip_prefix("export ").unwrap_or(line);
-    let (name, value) = line.split_once('=')?;
-    let value = value.trim();
-    let quoted = ['"', '\'', '`'].iter().find_map(|&quote| value.strip_prefix(quote)?.strip_suffix(quote));
-    let bare = value.split(" #").next().unwrap_or(value).trim_end();
-    (!line.starts_with('#')).then(|| (name.trim().to_owned(), quoted.unwrap_or(bare).to_owned()))
+/// The release line of the version that last wrote the config, as year and month; `None` where it does not tell.
+pub(super) fn version(config: &Value) -> Option<(u32, u32)> {
+    let version = config["meta"]["lastTouchedVersion"].as_str()?;
+    let mut parts = version.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    Some((parts.next()?, parts.next()?))
 }
 
 #[cfg(test)]
@@ -302,19 +273,16 @@ mod tests {
 
     #[test]
     fn references_to_the_environment_are_replaced() {
-        let dir = dir_with(&[(".env", "# c\nexport B=\"b b\"\nA=file\nE= e # note\n")]);
-        let environment = Environment::default().with("A", "process");
-        let config = json!({"env": {"vars": {"C": "config"}, "D": "direct"}});
-        let substitution = Substitution::new(&environment, dir.path(), &config);
+        let environment = Environment::default().with("A", "process").with("B", "b b").with("EMPTY", "");
         for (text, expected) in [
             ("${A}/${B}", "process/b b"),
-            ("${C}${D}${E}", "configdirecte"),
             ("$${A}/$${NONE}", "${A}/${NONE}"),
             ("${A}/${a}/${", "process/${a}/${"),
             ("plain $A", "plain $A"),
         ] {
-            assert_eq!(substitution.apply(text).as_deref(), Ok(expected), "{text}");
+            assert_eq!(substitute(text, &environment).as_deref(), Ok(expected), "{text}");
         }
-        assert_eq!(substitution.apply("${A}/${NONE}/${NEITHER}"), Err("NONE".to_owned()));
+        assert_eq!(substitute("${A}/${NONE}/${NEITHER}", &environment), Err("NONE".to_owned()));
+        assert_eq!(substitute("${EMPTY}", &environment), Err("EMPTY".to_owned()));
     }
 }

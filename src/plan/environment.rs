@@ -47,6 +47,11 @@ impl Environment {
         self
     }
 
+    /// Whether a variable is set, be it to nothing.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.variables.contains_key(OsStr::new(name))
+    }
+
     /// A variable's value, trimmed; `None` where nothing is left, as OpenClaw reads its variables.
     pub(super) fn variable(&self, name: &str) -> Option<OsString> {
         let value = self.variables.get(OsStr::new(name))?;

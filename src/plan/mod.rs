@@ -3,6 +3,7 @@
 //! Planning reads the config and looks at directories, and changes nothing. After it, no absolute path is resolved
 //! any more.
 
+mod additions;
 mod config;
 mod environment;
 mod error;
@@ -11,8 +12,10 @@ mod gateway;
 mod habits;
 mod names;
 mod openclaw;
+mod outward;
 mod path_set;
 mod root;
+mod roster;
 mod rules;
 mod source;
 mod stores;
@@ -132,7 +135,7 @@ impl Draft {
         }
         let mut draft = Self::default();
         let holdings = Holdings::survey(&state.path, environment, &mut draft.warnings);
-        if let Some(profile) = openclaw::profile(environment).filter(|_| !state.named) {
+        if let Some(profile) = roster::profile(environment).filter(|_| !state.named) {
             draft.warnings.push(Warning::ProfileWithoutState { profile, state_dir: state.path });
         }
         if request.only_config {
@@ -286,7 +289,7 @@ impl Draft {
 }
 
 fn rules_of(root: &Path, holdings: &Holdings, include_workspace: bool) -> RootRules {
-    let workspaces = holdings.all_workspaces();
+    let workspaces = holdings.real_workspaces();
     let included = if include_workspace { &workspaces[..] } else { &[] };
     let excluded = if include_workspace { &[] } else { &workspaces[..] };
     let paths = |paths: &[PathBuf]| paths.to_vec();

@@ -1,20 +1,21 @@
 //! Where OpenClaw keeps its things.
 //!
-//! The rules are those of 2026.9.6's own backup, read in its code and measured; where versions differ, the paths are
-//! the same.
+//! The rules are those of the backups of 2026.4.14 and 2026.9.6, read in their code and measured. Where they differ,
+//! what either of them means is taken.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::config::{self, Config, Substitution};
+use super::additions;
+use super::config::{self, version};
 use super::environment::Environment;
 use super::habits;
+use super::outward;
 use super::root::{AssetKind, Missing, Root, canonical_prefix};
+use super::roster::{Roster, is_there};
 use super::stores;
 use super::warning::Warning;
 
@@ -84,13 +85,11 @@ pub(super) struct Holdings {
     pub(super) workspaces: Vec<PathBuf>,
     /// Those of them that nothing names: OpenClaw makes each when it needs it.
     pub(super) unnamed_workspaces: Vec<PathBuf>,
-    /// A directory that several workspaces share: left out with them, but not backed up for itself.
-    pub(super) shared_workspace: Option<PathBuf>,
     pub(super) agents: Vec<AgentRoot>,
-    /// Where the config puts sessions and cron jobs.
+    /// Where the config, or a symbolic link in the state directory, puts sessions, cron jobs and the like.
     pub(super) stores: Vec<PathBuf>,
     pub(super) managed_skills: Vec<PathBuf>,
-    /// Whether the version that last wrote the config is known to refuse sessions that have a second name.
+    /// Whether sessions that have a second name may be refused.
     pub(super) guards_sessions: bool,
 }
 
@@ -98,35 +97,39 @@ pub(super) struct Holdings {
 /// hardlinked file" (measured) when it rewrites a transcript, and a migration to SQLite refuses linked transcripts.
 const LAST_UNGUARDED: (u32, u32) = (2026, 4);
 
-/// Whether the version in the config's `meta.lastTouchedVersion` is later than [`LAST_UNGUARDED`]. A config that does
-/// not tell is one of the old ones.
+/// Whether the config was written by a version later than [`LAST_UNGUARDED`], or may have been: one that is broken, was
+/// written by hand or lies elsewhere tells no version. To guard a session costs a descriptor, or a copy where there are
+/// no more; to link one that is guarded stops a running agent.
 fn guards_sessions(config: &Value) -> bool {
-    let version = config["meta"]["lastTouchedVersion"].as_str().unwrap_or_default();
-    let mut parts = version.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    matches!((parts.next(), parts.next()), (Some(year), Some(month)) if (year, month) > LAST_UNGUARDED)
+    version(config).is_none_or(|version| version > LAST_UNGUARDED)
 }
 
 impl Holdings {
     /// Those of the state directory at `state_dir`, and what the environment and the config say of the rest.
     pub(super) fn survey(state_dir: &Path, environment: &Environment, warnings: &mut Vec<Warning>) -> Self {
+        let environment = &additions::of_files(environment, state_dir);
         let config_path = config_path(state_dir, environment);
         let config = config::read(&config_path, environment, warnings);
+        let environment = &additions::of_config(environment, &config.value);
         let oauth = environment.variable("OPENCLAW_OAUTH_DIR");
-        let roster = Roster::new(&config, state_dir, environment);
+        let roster = Roster::new(&config.value, state_dir, environment);
         warnings.extend(roster.unset_variables());
-        let stores = stores::find(&roster.session_stores(), roster.cron_store(), &roster.wide(), warnings);
+        let real = canonical_prefix(state_dir);
+        let mut stores = stores::find(&roster.session_stores(warnings), roster.cron_store(), &roster.wide(), warnings);
+        stores.extend(outward::find(&real, &roster.wide(), warnings));
+        let workspaces = roster.workspaces();
+        let unnamed = workspaces.iter().filter(|workspace| !workspace.is_named);
         Self {
             config_path,
             oauth_dir: oauth.map_or_else(|| state_dir.join("credentials"), |dir| environment.user_path(&dir)),
-            workspaces: roster.workspaces(),
-            unnamed_workspaces: roster.unnamed_workspaces(),
-            shared_workspace: roster.shared_workspace(),
+            workspaces: workspaces.iter().map(|workspace| workspace.path.clone()).collect(),
+            unnamed_workspaces: unnamed.map(|workspace| workspace.path.clone()).collect(),
             agents: roster.agent_roots(),
             stores,
             managed_skills: managed_skills(state_dir),
             guards_sessions: guards_sessions(&config.value),
             config_files: config.files,
-            state_dir: canonical_prefix(state_dir),
+            state_dir: real,
         }
     }
 
@@ -141,13 +144,14 @@ impl Holdings {
 
     /// The agents' directories that lie elsewhere than OpenClaw puts them.
     pub(super) fn custom_agents(&self) -> impl Iterator<Item = &Path> {
-        let usual = |agent: &AgentRoot| self.state_dir.join("agents").join(&agent.agent_id).join("agent");
+        let usual =
+            |agent: &AgentRoot| canonical_prefix(&self.state_dir.join("agents").join(&agent.agent_id).join("agent"));
         self.agents.iter().filter(move |agent| agent.path != usual(agent)).map(|agent| agent.path.as_path())
     }
 
-    /// The workspaces, canonical, with the directory that they share.
-    pub(super) fn all_workspaces(&self) -> Vec<PathBuf> {
-        self.workspaces.iter().chain(&self.shared_workspace).map(|path| canonical_prefix(path)).collect()
+    /// The workspaces, canonical.
+    pub(super) fn real_workspaces(&self) -> Vec<PathBuf> {
+        self.workspaces.iter().map(|path| canonical_prefix(path)).collect()
     }
 
     /// What a backup consists of, in OpenClaw's order, and what of it does not exist.
@@ -194,16 +198,14 @@ impl Holdings {
     }
 }
 
-/// Splits what was named into what there is and what is missing. What cannot be looked at counts as there: its loss
-/// must show when it is read.
+/// Splits what was named into what there is and what is missing. The loss of what cannot be looked at must show when it
+/// is read.
 fn existing(named: Vec<(AssetKind, PathBuf)>) -> (Vec<Root>, Vec<Missing>) {
     let (mut roots, mut missing) = (Vec::new(), Vec::new());
     for (kind, path) in named {
-        match fs::metadata(&path) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                missing.push(Missing { kind, path })
-            }
-            _ => roots.push(Root { kind, path: canonical_prefix(&path) }),
+        match is_there(&path) {
+            true => roots.push(Root { kind, path: canonical_prefix(&path) }),
+            false => missing.push(Missing { kind, path }),
         }
     }
     (roots, missing)
@@ -223,200 +225,6 @@ fn config_path(state_dir: &Path, environment: &Environment) -> PathBuf {
     let names = |dir: &PathBuf| [dir.join("openclaw.json"), dir.join("clawdbot.json")];
     let found = dirs.iter().flat_map(names).find(|path| path.exists());
     found.unwrap_or_else(|| state_dir.join("openclaw.json"))
-}
-
-/// The agents that a config speaks of.
-struct Roster<'a> {
-    environment: &'a Environment,
-    state_dir: &'a Path,
-    config: &'a Value,
-    substitution: Substitution<'a>,
-    defaults: Option<&'a Value>,
-    /// By canonical name, each once.
-    agents: Vec<(String, Option<&'a Map<String, Value>>)>,
-    /// The agent that the default workspace belongs to.
-    owner: Option<String>,
-}
-
-impl<'a> Roster<'a> {
-    fn new(config: &'a Config, state_dir: &'a Path, environment: &'a Environment) -> Self {
-        let section = config.value.get("agents");
-        let listed = section.and_then(listed_agents);
-        let owner = default_owner(section, listed.as_deref());
-        let mut agents: Vec<(String, Option<&Map<String, Value>>)> = Vec::new();
-        for (id, entry) in listed.unwrap_or_else(|| vec![("main".to_owned(), None)]) {
-            if agents.iter().all(|(known, _)| *known != id) {
-                agents.push((id, entry));
-            }
-        }
-        let substitution = Substitution::new(environment, state_dir, &config.value);
-        let defaults = section.and_then(|section| section.get("defaults"));
-        Self { environment, state_dir, config: &config.value, substitution, defaults, agents, owner }
-    }
-
-    /// The variables that paths in the config refer to, and that are not set.
-    fn unset_variables(&self) -> Vec<Warning> {
-        let fields = |entry: Option<&'a Map<String, Value>>| {
-            ["workspace", "agentDir"].map(|key| entry.and_then(|entry| entry.get(key)))
-        };
-        let shared = self.defaults.and_then(|defaults| defaults.get("workspace"));
-        let stores = ["session", "cron"].map(|section| self.config[section].get("store"));
-        let paths = self.agents.iter().flat_map(|(_, entry)| fields(*entry)).chain([shared]).chain(stores).flatten();
-        let mut unset: Vec<Warning> = Vec::new();
-        for written in paths.filter_map(Value::as_str) {
-            let name = self.substitution.apply(written).err();
-            let warning = name.map(|name| Warning::UnsetVariable { name, written: written.to_owned() });
-            unset.extend(warning.filter(|warning| !unset.contains(warning)));
-        }
-        unset
-    }
-
-    /// A path that the config gives, unless it refers to a variable that is not set.
-    fn path(&self, fields: Option<&Value>) -> Option<PathBuf> {
-        self.written_path(fields?.as_str()?)
-    }
-
-    fn written_path(&self, written: &str) -> Option<PathBuf> {
-        let written = self.substitution.apply(written).ok()?;
-        let written = written.trim().replace('\0', "");
-        (!written.is_empty()).then(|| self.environment.user_path(OsStr::new(&written)))
-    }
-
-    fn shared_workspace(&self) -> Option<PathBuf> {
-        self.path(self.defaults.and_then(|defaults| defaults.get("workspace")))
-    }
-
-    fn workspaces(&self) -> Vec<PathBuf> {
-        let mut workspaces = Vec::new();
-        for (id, entry) in &self.agents {
-            let workspace = self.workspace(id, *entry);
-            if !workspaces.contains(&workspace) {
-                workspaces.push(workspace);
-            }
-        }
-        workspaces
-    }
-
-    fn unnamed_workspaces(&self) -> Vec<PathBuf> {
-        if self.shared_workspace().is_some() {
-            return Vec::new();
-        }
-        let by_environment =
-            self.owner.as_deref().filter(|_| self.environment.variable("OPENCLAW_WORKSPACE_DIR").is_some());
-        let is_unnamed = |(id, entry): &&Entry<'_>| by_environment != Some(id) && self.own_workspace(*entry).is_none();
-        self.agents.iter().filter(is_unnamed).map(|(id, entry)| self.workspace(id, *entry)).collect()
-    }
-
-    fn own_workspace(&self, entry: Option<&Map<String, Value>>) -> Option<PathBuf> {
-        self.path(entry.and_then(|entry| entry.get("workspace")))
-    }
-
-    fn workspace(&self, id: &str, entry: Option<&Map<String, Value>>) -> PathBuf {
-        if let Some(own) = self.own_workspace(entry) {
-            return own;
-        }
-        let shared = self.shared_workspace();
-        match (shared, self.owner.as_deref() == Some(id)) {
-            (Some(shared), true) => shared,
-            (Some(shared), false) => shared.join(id),
-            (None, true) => self.default_workspace(),
-            (None, false) => self.state_dir.join(format!("workspace-{id}")),
-        }
-    }
-
-    fn default_workspace(&self) -> PathBuf {
-        let environment = self.environment;
-        if let Some(named) = environment.variable("OPENCLAW_WORKSPACE_DIR") {
-            // Here, and only here, OpenClaw takes a ~ literally.
-            return environment.absolute(Path::new(&named));
-        }
-        if environment.variable("OPENCLAW_STATE_DIR").is_some() {
-            return self.state_dir.join("workspace");
-        }
-        let suffix = profile(environment).map(|profile| format!("-{profile}")).unwrap_or_default();
-        environment.effective_home().join(format!(".openclaw{suffix}")).join("workspace")
-    }
-
-    /// The store of each agent's sessions, if the config names it.
-    fn session_stores(&self) -> Vec<PathBuf> {
-        let Some(written) = self.config["session"]["store"].as_str() else { return Vec::new() };
-        self.agents.iter().filter_map(|(id, _)| self.written_path(&written.replace("{agentId}", id))).collect()
-    }
-
-    fn cron_store(&self) -> Option<PathBuf> {
-        self.path(self.config["cron"].get("store"))
-    }
-
-    /// What no store may bring along: the home directory, the state directory, and what holds them.
-    fn wide(&self) -> [PathBuf; 2] {
-        [self.environment.effective_home(), self.state_dir.to_path_buf()].map(|path| canonical_prefix(&path))
-    }
-
-    fn agent_roots(&self) -> Vec<AgentRoot> {
-        let root = |(id, entry): &(String, Option<&Map<String, Value>>)| {
-            let own = self.path(entry.and_then(|entry| entry.get("agentDir")));
-            let path = own.unwrap_or_else(|| self.state_dir.join("agents").join(id).join("agent"));
-            AgentRoot { agent_id: id.clone(), path: canonical_prefix(&path) }
-        };
-        self.agents.iter().map(root).collect()
-    }
-}
-
-/// The profile that the environment names, unless it is the default one.
-pub(super) fn profile(environment: &Environment) -> Option<String> {
-    let profile = environment.variable("OPENCLAW_PROFILE")?.into_string().ok()?;
-    (!profile.eq_ignore_ascii_case("default")).then_some(profile)
-}
-
-type Entry<'a> = (String, Option<&'a Map<String, Value>>);
-
-/// The agents in `agents.entries`, by their keys, or else in `agents.list`; `None` where the config has neither.
-fn listed_agents(section: &Value) -> Option<Vec<Entry<'_>>> {
-    if let Some(entries) = section.get("entries").filter(|entries| !entries.is_null()) {
-        let entries = entries.as_object().into_iter().flatten();
-        return Some(entries.filter_map(|(id, entry)| Some((agent_id(id), Some(entry.as_object()?)))).collect());
-    }
-    let list = section.get("list").filter(|list| !list.is_null())?.as_array().into_iter().flatten();
-    let entry = |entry: &'_ Map<String, Value>| agent_id(entry.get("id").and_then(Value::as_str).unwrap_or_default());
-    Some(list.filter_map(Value::as_object).map(|fields| (entry(fields), Some(fields))).collect())
-}
-
-/// The only agent, else the one that is marked as default, else the first of a list.
-fn default_owner(section: Option<&Value>, listed: Option<&[Entry<'_>]>) -> Option<String> {
-    let Some(listed) = listed else { return Some("main".to_owned()) };
-    let is_marked =
-        |entry: &&Entry<'_>| entry.1.is_some_and(|fields| fields.get("default").and_then(Value::as_bool) == Some(true));
-    let is_explicit = section.and_then(|section| section.get("ownership")).and_then(Value::as_str) == Some("explicit");
-    let marked: Vec<&Entry<'_>> = listed.iter().filter(|entry| !is_explicit && is_marked(entry)).collect();
-    let is_list = section.is_some_and(|section| section.get("entries").is_none_or(Value::is_null));
-    let owner = match (&marked[..], listed) {
-        ([only], _) => Some(*only),
-        (_, [only]) => Some(only),
-        ([], _) if is_list => listed.first(),
-        _ => None,
-    };
-    owner.map(|(id, _)| id.clone())
-}
-
-/// OpenClaw's canonical spelling of an agent's name: one dash for each run of what a name may not hold.
-fn agent_id(written: &str) -> String {
-    let allowed = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-');
-    let lower = written.trim().to_lowercase();
-    if lower.len() <= 64 && lower.starts_with(|c: char| c.is_ascii_alphanumeric()) && lower.chars().all(allowed) {
-        return lower;
-    }
-    let mut id = String::new();
-    let mut in_run = false;
-    for c in lower.chars() {
-        match allowed(c) {
-            true => id.push(c),
-            false if !in_run => id.push('-'),
-            false => {}
-        }
-        in_run = !allowed(c);
-    }
-    let id: String = id.trim_matches('-').chars().take(64).collect();
-    if id.is_empty() { "main".to_owned() } else { id }
 }
 
 /// Where the links among the managed skills lead, if that is a skill or a group of skills.
@@ -522,31 +330,13 @@ mod tests {
             ("2026.9.6", true),
             ("2026.9.6-beta.1", true),
             ("2027.1.0", true),
-            ("", false),
-            ("unknown", false),
+            ("", true),
+            ("unknown", true),
         ] {
             let config = serde_json::json!({ "meta": { "lastTouchedVersion": version } });
             assert_eq!(guards_sessions(&config), guarded, "{version:?}");
         }
-        assert!(!guards_sessions(&serde_json::json!({})));
-    }
-
-    #[test]
-    fn agent_names_are_spelled_as_openclaw_spells_them() {
-        let table = [
-            ("main", "main"),
-            (" Main ", "main"),
-            ("a b!c", "a-b-c"),
-            ("--x--", "x"),
-            ("a -b", "a--b"),
-            ("é", "main"),
-            ("", "main"),
-            ("_x", "_x"),
-            ("x-", "x-"),
-        ];
-        for (written, spelled) in table {
-            assert_eq!(agent_id(written), spelled, "{written:?}");
-        }
-        assert_eq!(agent_id(&"a".repeat(80)).len(), 64);
+        assert!(guards_sessions(&serde_json::json!({})), "it may have been written by hand");
+        assert!(guards_sessions(&Value::Null), "there is none here, or a broken one");
     }
 }

@@ -7,7 +7,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::entry::Kind;
 
+mod elsewhere;
 mod gaps;
+mod versions;
 
 /// A home directory, and what an environment says.
 struct Home {
@@ -131,6 +133,14 @@ impl Home {
 
 const STATE: (&str, &str) = ("state", ".openclaw");
 
+/// The config of a version that reads sessions whatever their links.
+const OLD: &str = "{meta: {lastTouchedVersion: '2026.4.14'}}";
+
+/// The same with these agents.
+fn old(agents: &str) -> String {
+    OLD.replace("}}", &format!("}}, agents: {agents}}}"))
+}
+
 fn owned((kind, path): (&'static str, &str)) -> (&'static str, String) {
     (kind, path.to_owned())
 }
@@ -167,7 +177,7 @@ fn the_state_directory_is_found_where_openclaw_finds_it() {
     assert_eq!(legacy.roots(), [owned(("state", ".clawdbot"))]);
     assert_eq!(legacy.plan().openclaw.expect("facts").config_path, legacy.path(".clawdbot/clawdbot.json"));
     let named = Home::with_config("{}").file("s/openclaw.json", "{}").variable("OPENCLAW_STATE_DIR", " ~/s ");
-    assert_eq!(named.roots(), [owned(("state", "s"))]);
+    assert_eq!(named.roots()[1..], [owned(("state", "s"))]);
     let moved = Home::new().file("h/.openclaw/x", "").variable("OPENCLAW_HOME", "~/h");
     assert_eq!(moved.roots(), [owned(("state", "h/.openclaw"))]);
 }
@@ -188,13 +198,13 @@ fn workspaces_come_from_defaults_list_and_entries() {
         ("{agents: {defaults: {workspace: '~/w'}, list: [{id: 'a'}, {id: 'b', default: true}]}}", vec!["w/a", "w"]),
         (
             "{agents: {entries: {a: {}, b: {}}, list: [{id: 'c'}]}}",
-            vec![".openclaw/workspace-a", ".openclaw/workspace-b"],
+            vec![".openclaw/workspace-a", ".openclaw/workspace-b", ".openclaw/workspace"],
         ),
         ("{agents: {entries: {a: {}}}}", vec![".openclaw/workspace"]),
         ("{agents: {list: [{id: 'A b'}, {id: 'a-b', workspace: '~/x'}]}}", vec![".openclaw/workspace"]),
-        ("{agents: {list: []}}", vec![]),
+        ("{agents: {list: []}}", vec![".openclaw/workspace"]),
         ("{agents: {defaults: {workspace: '${NAME}/w'}}}", vec!["value/w"]),
-        ("{agents: {defaults: {workspace: 3}, list: 'x'}}", vec![]),
+        ("{agents: {defaults: {workspace: 3}, list: 'x'}}", vec![".openclaw/workspace"]),
         ("{agents: 1}", vec![".openclaw/workspace"]),
     ];
     for (config, expected) in table {
@@ -206,7 +216,7 @@ fn workspaces_come_from_defaults_list_and_entries() {
 #[test]
 fn the_default_workspace_follows_the_environment() {
     let home = || Home::with_config("{}");
-    assert_eq!(home().variable("OPENCLAW_WORKSPACE_DIR", "ws").workspaces(), ["ws"]);
+    assert_eq!(home().variable("OPENCLAW_WORKSPACE_DIR", "ws").workspaces(), ["ws", ".openclaw/workspace"]);
     assert_eq!(home().variable("OPENCLAW_PROFILE", "dev").workspaces(), [".openclaw-dev/workspace"]);
     assert_eq!(home().variable("OPENCLAW_PROFILE", "Default").workspaces(), [".openclaw/workspace"]);
     let named = home().variable("OPENCLAW_PROFILE", "dev").variable("OPENCLAW_STATE_DIR", "~/.openclaw");
@@ -327,14 +337,14 @@ fn without_workspaces_those_inside_the_state_directory_are_left_out_too() {
 
 #[test]
 fn a_workspace_that_holds_the_state_directory_is_not_left_out() {
-    let home = Home::with_config("{agents: {defaults: {workspace: '~'}}}").without_workspace();
+    let home = Home::with_config(&old("{defaults: {workspace: '~'}}")).without_workspace();
     assert_eq!(home.roots(), [owned(STATE)]);
     assert_eq!(home.file_verdict(".openclaw/agents/main/sessions/0.jsonl"), "Linkable");
 }
 
 #[test]
 fn a_workspace_that_holds_the_state_directory_covers_it_and_its_rules_hold() {
-    let home = Home::with_config("{agents: {defaults: {workspace: '~'}}}");
+    let home = Home::with_config(&old("{defaults: {workspace: '~'}}"));
     assert_eq!(home.roots(), [owned(("workspace", ""))]);
     assert_eq!(home.covered()[0], owned(STATE));
     assert_eq!(home.dir_verdict(".openclaw/npm"), "regenerable:npm");
@@ -368,7 +378,7 @@ fn what_the_config_puts_in_a_regenerable_place_is_kept() {
 
 #[test]
 fn the_state_directory_is_judged_by_openclaws_habits() {
-    let home = Home::with_config("{}");
+    let home = Home::with_config(OLD);
     for (path, expected) in [
         ("agents/main/sessions/0.jsonl", "Linkable"),
         ("agents/main/sessions/sessions.json", "Guarded"),
@@ -428,7 +438,7 @@ fn a_plain_source_is_a_tree_with_nothing_left_out() {
 
 #[test]
 fn a_named_state_directory_keeps_its_rules_but_brings_nothing_along() {
-    let config = "{agents: {defaults: {workspace: '~/w'}}}";
+    let config = &old("{defaults: {workspace: '~/w'}}");
     let home = Home::with_config(config).file("w/x", "").source(".openclaw");
     assert_eq!(home.roots(), [owned(STATE)]);
     assert_eq!(home.dir_verdict(".openclaw/npm"), "regenerable:npm");
@@ -570,7 +580,7 @@ static PLAIN: std::sync::OnceLock<Rules> = std::sync::OnceLock::new();
 /// Not a test of speed on a busy machine: it finds a rule that became slow by an order of magnitude.
 #[test]
 fn judging_a_name_takes_about_a_microsecond() {
-    let rules = Home::with_config("{}").exclude("*.bak").exclude("a/*.log").plan().rules;
+    let rules = Home::with_config(OLD).exclude("*.bak").exclude("a/*.log").plan().rules;
     let paths: Vec<Vec<u8>> = (0..1_000_u32)
         .map(|n| format!("agents/main/sessions/{n:08x}-0000-4000-8000-000000000000.jsonl").into_bytes())
         .collect();

@@ -44,6 +44,20 @@ pub enum Warning {
         /// The store.
         path: PathBuf,
     },
+    /// The directory that the config puts the agents' sessions into cannot be listed: there may be more of them.
+    UnlistedStores {
+        /// The directory.
+        dir: PathBuf,
+        /// Why not.
+        cause: String,
+    },
+    /// A symbolic link in the state directory leads out of it, to what cannot be taken along.
+    LinkNotFollowed {
+        /// The link.
+        link: PathBuf,
+        /// Why not.
+        cause: String,
+    },
     /// An exclude pattern leaves out a whole source.
     ExcludedRoot {
         /// The source.
@@ -74,6 +88,8 @@ impl Warning {
             | Self::UnsetVariable { .. }
             | Self::NotNamed { .. }
             | Self::WideStore { .. }
+            | Self::UnlistedStores { .. }
+            | Self::LinkNotFollowed { .. }
             | Self::ProfileWithoutState { .. } => true,
         }
     }
@@ -107,6 +123,18 @@ impl fmt::Display for Warning {
                 "The transcripts beside {} are not in the archive: its directory holds more than sessions. Give them one \
                  of their own.",
                 path.display()
+            ),
+            Self::UnlistedStores { dir, cause } => write!(
+                f,
+                "{} cannot be listed ({cause}): the sessions in it of agents that the config does not name are not in \
+                 the archive. Run clawsnap as the user who runs OpenClaw.",
+                dir.display()
+            ),
+            Self::LinkNotFollowed { link, cause } => write!(
+                f,
+                "What the symbolic link {} leads to is not in the archive ({cause}). Repair the link, or let it lead to \
+                 a directory of its own.",
+                link.display()
             ),
             Self::ExcludedRoot { path, rule } => write!(f, "{} is left out as a whole ({rule}).", path.display()),
             Self::IdlePattern(pattern) => write!(

@@ -79,7 +79,7 @@ impl Maker<'_> {
         let agents: Vec<String> =
             (0..self.spec.agents).map(|agent| format!("      {{ id: '{}' }},\n", agent_name(agent))).collect();
         let text = format!(
-            "// Made up; no gateway reads it.\n{{\n  agents: {{\n    defaults: {{ workspace: {workspace} }},\n    \
+            "// Made up; no gateway reads it.\n{{\n  meta: {{ lastTouchedVersion: '2026.4.14' }},\n  agents: {{\n    defaults: {{ workspace: {workspace} }},\n    \
              list: [\n{}    ],\n  }},\n  gateway: {{ mode: 'local', port: 18789, }},\n}}\n",
             agents.concat()
         );

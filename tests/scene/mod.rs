@@ -11,7 +11,7 @@ use clawsnap::event::{Event, Observer};
 use clawsnap::gate::{Gate, Realm, Step, Verb};
 use clawsnap::report::{Consistency, Fated, Report};
 
-use crate::support::{Archive, Backup, Script, leftovers, write_cold};
+use crate::support::{Archive, Backup, LINKED, Script, leftovers, write_cold};
 
 /// A state with two agents, and a place for the archive beside it.
 pub struct Scene {
@@ -26,7 +26,7 @@ impl Scene {
                 write_cold(&scene.session(agent, number), format!("{{\"agent\":\"{agent}\",\"n\":{number}}}\n"));
             }
         }
-        write_cold(&scene.state().join("openclaw.json"), "{}");
+        write_cold(&scene.state().join("openclaw.json"), LINKED);
         scene
     }
 

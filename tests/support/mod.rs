@@ -280,6 +280,9 @@ pub fn write(path: &Path, contents: impl AsRef<[u8]>) {
     fs::write(path, contents).expect("writes");
 }
 
+/// The config of a version that reads sessions whatever their links: they are linked.
+pub const LINKED: &str = r#"{"meta":{"lastTouchedVersion":"2026.4.14"}}"#;
+
 /// Writes a cold file.
 pub fn write_cold(path: &Path, contents: impl AsRef<[u8]>) {
     write(path, contents);
