@@ -23,7 +23,9 @@ use crate::output::{Draft, Marked, Sealed, Sink, Stream, Target};
 use crate::plan::{Plan, Request, Warning, plan};
 use crate::prune::{Fresh, Retention, prune};
 use crate::relpath::{joined, shown};
-use crate::report::{AgentRoot, Asset, Counts, FORMAT_VERSION, Outcome, PathName, Report, Skipped, milliseconds_since};
+use crate::report::{
+    AgentRoot, Asset, Counts, FORMAT_VERSION, Outcome, PathName, Report, Skipped, SoFar, milliseconds_since,
+};
 use crate::seen::{Mark, Seen};
 use crate::shelf;
 use crate::sys;
@@ -70,9 +72,19 @@ pub enum Output {
 
 /// Makes a backup. The report tells how it ended, and [`Report::exit_code`] sums that up.
 pub fn create(create: Create, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
+    create_telling(create, gate, observer, &|_| {})
+}
+
+/// The same, which tells `so_far` that the archive has its name.
+pub(crate) fn create_telling(
+    create: Create,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    so_far: &SoFar<'_>,
+) -> Report {
     let begun = Instant::now();
     let mut report = blank(&create.request, create.created_at.unwrap_or_else(sys::now));
-    let outcome = run(create, &mut report, gate, observer);
+    let outcome = run(create, &mut report, gate, observer, so_far);
     conclude(&mut report, outcome, begun);
     report
 }
@@ -132,32 +144,54 @@ fn iso(at: Timestamp) -> String {
     jiff::Timestamp::new(at.seconds, nanos).map_or_else(|_| at.to_string(), |time| format!("{time:.3}"))
 }
 
-fn run(create: Create, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<()> {
+fn run(
+    create: Create,
+    report: &mut Report,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    so_far: &SoFar<'_>,
+) -> Result<()> {
     let plan = planned(&create.request, report, gate)?;
-    wants_a_directory(&create)?;
     let compression = compression(&create);
     report.compression = Some(compression.to_string());
-    comparable(&create)?;
-    if let Output::Path(path) = &create.output {
-        outside_of_sources(&archive_path(path, compression.codec, report)?, &plan)?;
-    }
+    looking_at(&create.output, gate, || {
+        wants_a_directory(&create)?;
+        comparable(&create)?;
+        let Output::Path(path) = &create.output else { return Ok(()) };
+        outside_of_sources(&archive_path(path, compression.codec, report)?, &plan)
+    })?;
     let order = Order { request: &create.request, wait: create.wait, dated: create.created_at };
     let (plan, _locks) = locked(plan, &order, report, gate, observer)?;
     let compare = create.if_changed.then_some(&create.request);
-    let job = Job { plan, options: create.freeze, compression, compare, begun: Instant::now(), gate, observer };
-    match create.output {
-        Output::Stream(out) => job.to_stream(out, report),
-        Output::Path(path) => {
-            // Only now: a run that was waited for may have taken the name, or what is backed up may be more by now.
-            let fresh = archive_path(&path, compression.codec, report)?;
-            outside_of_sources(&fresh, &job.plan)?;
-            let made = job.to_file(&fresh, !is_directory(&path), create.verify, report)?;
+    let job = Job { plan, options: create.freeze, compression, compare, begun: Instant::now(), gate, observer, so_far };
+    // Only now: a run that was waited for may have taken the name, or what is backed up may be more by now.
+    let place = looking_at(&create.output, gate, || {
+        let Output::Path(path) = &create.output else { return Ok(None) };
+        let fresh = archive_path(path, compression.codec, report)?;
+        outside_of_sources(&fresh, &job.plan)?;
+        Ok(Some((fresh, !is_directory(path))))
+    })?;
+    match (create.output, place) {
+        (Output::Stream(out), _) => job.to_stream(out, report),
+        (Output::Path(_), None) => Ok(()),
+        (Output::Path(_), Some((fresh, fixed))) => {
+            let made = job.to_file(&fresh, fixed, create.verify, report)?;
             if let (Some(made), Some(retention)) = (made, &create.retention) {
                 thin_out(&made, retention, report, gate, observer);
             }
             Ok(())
         }
     }
+}
+
+/// Looks at where an archive goes, before there is a directory that is held. To whoever watches for what hangs that is one
+/// step.
+pub(crate) fn looking_at<T>(output: &Output, gate: &Arc<dyn Gate>, look: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Output::Path(path) = output else { return look() };
+    let step = Step { verb: Verb::Stat, realm: Realm::Output, dir: b"", name: path.as_os_str().as_bytes() };
+    let _step =
+        gate::take(&**gate, &step, At::Nowhere).map_err(|error| Error::failed("look at the output", path, error))?;
+    look()
 }
 
 /// Rules for what stays are about a directory.
@@ -357,6 +391,7 @@ struct Job<'a> {
     compare: Option<&'a Request>,
     gate: &'a Arc<dyn Gate>,
     observer: &'a dyn Observer,
+    so_far: &'a SoFar<'a>,
 }
 
 impl Job<'_> {
@@ -467,10 +502,11 @@ impl Job<'_> {
         }
         let path = verified.publish()?;
         report.verified = verify;
+        report.archive_path = Some(path.as_path().into());
+        (self.so_far)(report);
         if verify {
             shelf::note_published(&path, report, self.gate);
         }
-        report.archive_path = Some(path.as_path().into());
         if report.counts.bytes / bytes.max(1) > OPENCLAW_RATIO {
             report.warnings.push(format!(
                 "This archive unpacks to more than {OPENCLAW_RATIO} times its length: OpenClaw's own verify refuses it, and \
@@ -494,6 +530,7 @@ fn same(target: &Target, seen: &Seen) -> Result<Option<Marked>> {
 pub(crate) fn release(frozen: Frozen, report: &mut Report) {
     if let Err(error) = frozen.release() {
         report.warnings.push(error.to_string());
+        report.leftovers.push(error.to_string());
     }
 }
 

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::command::Errand;
-use crate::create::{Create, Output, create};
+use crate::create::{Create, create_telling};
+use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::gate::Gate;
 use crate::plan::{Environment, STATE_VARIABLE, state_directory};
 use crate::relpath::quoted;
-use crate::report::{Outcome, PathName, Ran, Report, Rollback};
+use crate::report::{Outcome, PathName, Report, Rollback, SoFar};
 use crate::restore::{Destination, InPlace, RestoreOptions, Restored, restore};
+use crate::way_back::WayBack;
 
 /// What shall be done, and from what one may go back.
 pub struct Guard {
@@ -30,46 +32,102 @@ pub struct Guard {
 /// tells the way back, which is taken where that was asked for. [`Report::exit_code`] is that of the command, if it was
 /// run.
 ///
-/// No link of ours is left when the command starts: OpenClaw's migrations refuse files that have two names.
+/// No link of ours is left when the command starts: OpenClaw's migrations refuse files that have two names. Nothing
+/// removes the archive by rules while the command runs, nor, if it failed and nothing was brought back, for thirty days.
 ///
-/// `announce` is told of the archive just before the command starts.
-pub fn guard(guard: Guard, gate: &Arc<dyn Gate>, observer: &dyn Observer, announce: &dyn Fn(&Report)) -> Report {
+/// `announce` is told of the archive just before the command starts, and `so_far` of all that is done.
+pub fn guard(
+    guard: Guard,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    announce: &dyn Fn(&Report),
+    so_far: &SoFar<'_>,
+) -> Report {
     let Guard { create: order, errand, despite_losses, rollback } = guard;
     let environment = order.request.environment.clone();
-    let to_file = matches!(order.output, Output::Path(_));
-    let mut report = create(Create { verify: true, if_changed: false, ..order }, gate, observer);
-    let is_whole = report.outcome == Outcome::Complete || report.outcome == Outcome::Lossy && despite_losses;
-    let archive = report.archive_path.as_ref().map(|path| path.as_path().to_owned());
-    let Some(archive) = archive.filter(|_| is_whole && report.verified && to_file) else {
-        if report.outcome == Outcome::Lossy {
-            report.error = Some("the command was not started, since names were lost: see them above".to_owned());
+    let order = Create { verify: true, if_changed: false, ..order };
+    let mut report = create_telling(order, gate, observer, so_far);
+    let Some(archive) = stands_on(&mut report, despite_losses) else { return report };
+    let held = match WayBack::hold(&archive, gate) {
+        Ok(held) => held,
+        Err(error) => {
+            let told = Error::failed("hold the archive", &archive, error);
+            return not_started(report, &format!("the command was not started: {told}"));
         }
-        return report;
     };
     observer.on(Event::Handed);
     announce(&report);
     match errand.run(None, &[], gate) {
-        Ok(ran) => report.ran = Some(ran),
+        Ok(ran) => {
+            let back = Back::to(&report, environment);
+            report.ran = Some(ran);
+            let going = Going { archive: &archive, held, back, rollback };
+            going.on(&mut report, gate, observer, so_far);
+            report
+        }
         Err(error) => {
-            report.outcome = Outcome::Failed;
-            report.error = Some(format!("cannot run the command, but the archive is made: {error}"));
+            held.let_go();
+            not_started(report, &format!("cannot run the command, but the archive is made: {error}"))
         }
     }
-    if let Some(ran) = report.ran.take() {
-        let ran = ended(ran, &archive, rollback, &Back::to(&report, environment), gate, observer);
-        report.ran = Some(ran);
+}
+
+/// The archive that a command may stand on; none where it may not, and the report says why.
+fn stands_on(report: &mut Report, despite_losses: bool) -> Option<PathBuf> {
+    let is_made = matches!(report.outcome, Outcome::Complete | Outcome::Lossy) && report.verified;
+    let archive = report.archive_path.as_ref().filter(|_| is_made)?.as_path().to_owned();
+    if report.outcome == Outcome::Lossy && !despite_losses {
+        report.error = Some("the command was not started, since names were lost: see them above".to_owned());
+        return None;
     }
+    if let Some(leftover) = report.leftovers.first() {
+        report.error = Some(format!(
+            "the command was not started, since something of ours is left beside the source, and files may have a second \
+             name there: {leftover}; see to that, then to `clawsnap sweep`"
+        ));
+        report.outcome = Outcome::Failed;
+        return None;
+    }
+    Some(archive)
+}
+
+fn not_started(mut report: Report, why: &str) -> Report {
+    report.outcome = Outcome::Failed;
+    report.error = Some(why.to_owned());
     report
 }
 
-fn ended(ran: Ran, archive: &Path, rollback: bool, back: &Back, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Ran {
-    // What could not be started has changed nothing.
-    if ran.code() == 0 || ran.error.is_some() {
-        return ran;
+/// What follows when a command has ended.
+struct Going<'a> {
+    archive: &'a Path,
+    held: WayBack,
+    back: Back,
+    rollback: bool,
+}
+
+impl Going<'_> {
+    /// Goes back if the command failed and that is wanted, or tells how.
+    fn on(self, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn Observer, so_far: &SoFar<'_>) {
+        let Self { archive, held, back, rollback } = self;
+        let Some(ran) = &mut report.ran else { return };
+        // What could not be started has changed nothing.
+        let is_well = ran.code() == 0 || ran.error.is_some();
+        if !is_well {
+            ran.way_back = Some(back.command(archive));
+            ran.way_back_kept_until = held.kept_until();
+            // Until it has come to its end, that is what there is to say of it.
+            ran.rollback = rollback.then(|| Rollback { error: Some("it broke off".to_owned()), ..Rollback::default() });
+        }
+        so_far(report);
+        let Some(ran) = &mut report.ran else { return };
+        if let Some(rollback) = &mut ran.rollback {
+            *rollback = back.take(archive, gate, observer);
+        }
+        if is_well || ran.rollback.as_ref().is_some_and(|rollback| rollback.done) {
+            ran.way_back_kept_until = None;
+            held.let_go();
+        }
     }
-    let way_back = Some(back.command(archive));
-    let rollback = rollback.then(|| back.take(archive, gate, observer));
-    Ran { way_back, rollback, ..ran }
 }
 
 /// The way back.

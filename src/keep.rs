@@ -3,7 +3,7 @@
 //! The rules are restic's. Each `--keep-…` keeps the newest archive of each of the last so many periods that have one, in
 //! the local time; where there are fewer such periods, the oldest archive as well. What one rule keeps stays. An archive
 //! that is not proven takes nobody's place, and is never the one that goes; nor is the newest proven one of a source, nor
-//! the newest without a loss.
+//! the newest without a loss, nor one that a failed command can be gone back from by.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,8 @@ pub struct Candidate<S> {
     pub source: S,
     /// What it is worth.
     pub standing: Standing,
+    /// Whether a command that failed can be gone back from by it.
+    pub is_way_back: bool,
 }
 
 /// A stretch of time of which one archive is kept.
@@ -109,6 +111,8 @@ pub enum Reason {
     Oldest(Period),
     /// It is young enough.
     Within,
+    /// A guarded command that failed can be gone back from by it.
+    WayBack,
     /// It is not proven: it is never the reason for another one to go, and nobody knows what it is worth.
     Unproven,
     /// No rule was given.
@@ -123,6 +127,7 @@ impl std::fmt::Display for Reason {
             Self::Of(period) => f.write_str(period.as_str()),
             Self::Oldest(period) => write!(f, "oldest, for {}", period.as_str()),
             Self::Within => f.write_str("within"),
+            Self::WayBack => f.write_str("way back"),
             Self::Unproven => f.write_str("not proven"),
             Self::NoRule => f.write_str("no rule"),
         }
@@ -170,6 +175,8 @@ impl<S> Group<'_, S> {
         if let Some(span) = policy.within {
             self.young(span).for_each(|number| keep(number, Reason::Within));
         }
+        let way_back = self.newest_first.iter().filter(|number| self.archives[**number].is_way_back);
+        way_back.for_each(|number| keep(*number, Reason::WayBack));
     }
 
     fn zoned(&self, number: usize) -> Zoned {
@@ -211,7 +218,7 @@ mod tests {
     }
 
     fn at(text: &str) -> Candidate<u8> {
-        Candidate { at: text.parse().expect("is a time"), source: 0, standing: Standing::Whole }
+        Candidate { at: text.parse().expect("is a time"), source: 0, standing: Standing::Whole, is_way_back: false }
     }
 
     fn policy(periods: &[(Period, u32)], within: Option<Span>) -> Policy {
@@ -231,8 +238,9 @@ mod tests {
         );
         assert_eq!(told(Reason::Oldest(Period::Monthly)), "oldest, for monthly");
         assert_eq!(
-            [Reason::Newest, Reason::NewestWhole, Reason::Within, Reason::Unproven, Reason::NoRule].map(told),
-            ["newest", "newest without loss", "within", "not proven", "no rule"]
+            [Reason::Newest, Reason::NewestWhole, Reason::Within, Reason::WayBack, Reason::Unproven, Reason::NoRule]
+                .map(told),
+            ["newest", "newest without loss", "within", "way back", "not proven", "no rule"]
         );
     }
 
@@ -297,6 +305,15 @@ mod tests {
         assert_eq!(stays(&archives, &policy(&[(Period::Last, 1)], None)), [true, false, true]);
     }
 
+    /// The nightly run made a newer one of what the command had ruined, and removed the one from before.
+    #[test]
+    fn the_way_back_stays_and_takes_the_place_that_it_would_have_anyway() {
+        let mut archives = ["2026-11-01T12:00:00Z", "2026-11-02T12:00:00Z", "2026-11-03T12:00:00Z"].map(at);
+        archives[1].is_way_back = true;
+        assert_eq!(stays(&archives, &policy(&[(Period::Last, 1)], None)), [false, true, true]);
+        assert_eq!(stays(&archives, &policy(&[(Period::Last, 2)], None)), [false, true, true]);
+    }
+
     #[test]
     fn without_a_rule_everything_stays() {
         let archives = ["2026-11-01T12:00:00Z", "2026-11-02T12:00:00Z"].map(at);
@@ -306,7 +323,8 @@ mod tests {
 
     /// Who stays, told in another way: by what the calendar prints, and by sorting.
     fn naive(archives: &[Candidate<u8>], policy: &Policy, zone: &TimeZone) -> BTreeSet<usize> {
-        let mut kept: BTreeSet<usize> = numbers(archives, |it| it.standing == Standing::Unproven).collect();
+        let mut kept: BTreeSet<usize> =
+            numbers(archives, |it| it.standing == Standing::Unproven || it.is_way_back).collect();
         for source in 0..=3 {
             let mut own: Vec<usize> =
                 numbers(archives, |it| it.source == source && it.standing != Standing::Unproven).collect();
@@ -362,12 +380,15 @@ mod tests {
             2 => Just(Standing::Lossy),
             2 => Just(Standing::Unproven),
         ];
-        let archive = (moment, 0..=3_u8, standing).prop_map(|(moment, source, standing)| Candidate {
-            // From two days before summer time ends.
-            at: Timestamp::from_second(1_698_192_000 + moment).expect("is in range"),
-            source,
-            standing,
-        });
+        let way_back = prop::bool::weighted(0.1);
+        let archive =
+            (moment, 0..=3_u8, standing, way_back).prop_map(|(moment, source, standing, is_way_back)| Candidate {
+                // From two days before summer time ends.
+                at: Timestamp::from_second(1_698_192_000 + moment).expect("is in range"),
+                source,
+                standing,
+                is_way_back,
+            });
         prop::collection::vec(archive, 0..40)
     }
 

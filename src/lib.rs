@@ -66,6 +66,7 @@ mod sys;
 pub mod transcript;
 mod tree;
 pub mod verify;
+mod way_back;
 
 pub use create::{Create, Output, create, rehearse};
 pub use survey::survey;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::gate::{self, Gate, Realm};
+use crate::gate::{self, At, Gate, Realm, Step, Verb};
 use crate::plan::Plan;
 use crate::relpath::shown;
 use crate::sys::{self, Dir};
@@ -88,14 +88,21 @@ fn take(path: &Path, gate: &Arc<dyn Gate>, pause: &mut dyn FnMut() -> bool) -> i
 fn directories(plan: &Plan, gate: &Arc<dyn Gate>) -> Result<BTreeMap<(u64, u64), PathBuf>> {
     let mut found = BTreeMap::new();
     for root in &plan.roots {
-        let path = if root.path.is_dir() { &root.path } else { root.path.parent().unwrap_or(&root.path) };
-        match open(path, gate).and_then(|dir| dir.stat_self()) {
-            Ok(stat) => drop(found.insert(stat.id(), path.to_owned())),
+        let looked = directory_of(&root.path, gate).and_then(|path| Ok((open(path, gate)?.stat_self()?, path)));
+        match looked {
+            Ok((stat, path)) => drop(found.insert(stat.id(), path.to_owned())),
             Err(error) if gate::is_cancelled(&error) => return Err(Error::Cancelled),
             Err(_) => {}
         }
     }
     Ok(found)
+}
+
+/// A directory itself; of anything else, the one that holds it.
+fn directory_of<'a>(path: &'a Path, gate: &Arc<dyn Gate>) -> io::Result<&'a Path> {
+    let step = Step { verb: Verb::Stat, realm: Realm::Source, dir: b"", name: path.as_os_str().as_encoded_bytes() };
+    let _step = gate::take(&**gate, &step, At::Nowhere)?;
+    Ok(if path.is_dir() { path } else { path.parent().unwrap_or(path) })
 }
 
 fn open(path: &Path, gate: &Arc<dyn Gate>) -> io::Result<Dir> {

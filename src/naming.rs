@@ -16,6 +16,9 @@ pub(crate) const SEEN: &[u8] = b"user.clawsnap.seen";
 /// The extended attribute of an archive that says that it was proven, and when.
 pub(crate) const PROVEN: &[u8] = b"user.clawsnap.proof";
 
+/// The extended attribute of an archive that says that a command can be gone back from by it, and since when.
+pub(crate) const WAY_BACK: &[u8] = b"user.clawsnap.wayback";
+
 /// What the names of archives end with.
 const ENDINGS: [&str; 4] = [".tar.zst", ".tar.xz", ".tar.gz", ".tar"];
 

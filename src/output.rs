@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Realm, Step, Verb};
+use crate::gate::{self, At, Gate, Realm, Step, Verb};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{SEEN, is_partial_name, next_archive_name, partial_name};
 use crate::sys::{self, Dir, Errno, Writer};
@@ -43,9 +43,7 @@ impl Target {
     pub(crate) fn open(path: &Path, fixed: bool, gate: &Arc<dyn Gate>) -> Result<Self> {
         let name = path.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", path.display())))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(parent).map_err(|error| Error::failed("make the output directory", parent, error))?;
-        let directory =
-            parent.canonicalize().map_err(|error| Error::failed("resolve the output directory", parent, error))?;
+        let directory = made(parent, gate)?;
         let dir = Dir::open(&directory, Realm::Output, Arc::clone(gate))
             .map_err(|error| Error::failed("open the output directory", &directory, error))?;
         let target = Self { dir, directory, name: name.as_bytes().to_vec(), fixed };
@@ -99,6 +97,15 @@ pub(crate) struct Marked {
     pub(crate) path: PathBuf,
     pub(crate) stat: Stat,
     pub(crate) mark: Vec<u8>,
+}
+
+/// The path of the directory `parent`, which is made where it is missing.
+fn made(parent: &Path, gate: &Arc<dyn Gate>) -> Result<PathBuf> {
+    let failed = |what: &str, error| Error::failed(format!("{what} the output directory"), parent, error);
+    let step = Step { verb: Verb::MakeDir, realm: Realm::Output, dir: b"", name: parent.as_os_str().as_bytes() };
+    let _step = gate::take(&**gate, &step, At::Nowhere).map_err(|error| failed("make", error))?;
+    std::fs::create_dir_all(parent).map_err(|error| failed("make", error))?;
+    parent.canonicalize().map_err(|error| failed("resolve", error))
 }
 
 fn taken(path: PathBuf, cause: io::Error) -> Error {

@@ -1,9 +1,10 @@
 //! Removes archives from a directory by rules that say which stay.
 //!
 //! Only what has a name of ours, was read to its end and is equal to its inventory can go. What is not proven stays, is
-//! named, and takes nobody's place.
+//! named, and takes nobody's place. What a guarded command stands on stays as well (`crate::way_back`).
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,12 +14,13 @@ use jiff::tz::TimeZone;
 
 use crate::error::{Error, Result};
 use crate::event::Observer;
-use crate::gate::{Gate, is_cancelled};
-use crate::keep::{Candidate, Policy, Standing, judge};
+use crate::gate::{self, Gate, is_cancelled};
+use crate::keep::{Candidate, Policy, Reason, Standing, judge};
 use crate::relpath::joined;
 use crate::report::{Judged, PathName, Pruned};
 use crate::shelf::{Manner, Shelf, Shelved, is_same};
 use crate::sys::{self, Dir};
+use crate::way_back::is_marked;
 
 /// Which archives stay.
 #[derive(Clone, Debug)]
@@ -81,7 +83,7 @@ fn judged(shelf: &Shelf, retention: &Retention, fresh: Option<Fresh<'_>>) -> Vec
     // A rehearsal for an archive that is not made yet counts it as well. Its reasons are nobody's.
     candidates.extend(fresh.filter(|_| retention.dry_run).and_then(|fresh| {
         let at = fresh.created_at.parse().ok()?;
-        Some(Candidate { at, source: fresh.sources, standing: standing(fresh.is_whole) })
+        Some(Candidate { at, source: fresh.sources, standing: standing(fresh.is_whole), is_way_back: false })
     }));
     let reasons = judge(&candidates, &retention.policy, &retention.zone);
     let judged = shelf.archives.iter().zip(reasons).map(|(archive, reasons)| {
@@ -95,11 +97,14 @@ fn judged(shelf: &Shelf, retention: &Retention, fresh: Option<Fresh<'_>>) -> Vec
 
 fn candidate(archive: &Shelved) -> Candidate<&[String]> {
     match &archive.known {
-        Err(_) => Candidate { at: jiff::Timestamp::UNIX_EPOCH, source: &[], standing: Standing::Unproven },
+        Err(_) => {
+            Candidate { at: jiff::Timestamp::UNIX_EPOCH, source: &[], standing: Standing::Unproven, is_way_back: false }
+        }
         Ok(known) => Candidate {
             at: known.at,
             source: &known.about.sources,
             standing: standing(known.about.losses == 0 && known.about.gaps == 0),
+            is_way_back: known.is_way_back,
         },
     }
 }
@@ -130,7 +135,8 @@ fn remove(shelf: &Shelf, archives: &mut [Judged]) -> Result<()> {
     let mut removed = false;
     for (archive, judged) in going {
         match remove_one(&shelf.dir, archive) {
-            Ok(()) => judged.removed = true,
+            Ok(None) => judged.removed = true,
+            Ok(Some(reason)) => judged.stays.push(reason),
             Err(error) if is_cancelled(&error) => return Err(Error::Cancelled),
             Err(error) => judged.error = Some(format!("cannot remove it: {error}")),
         }
@@ -140,11 +146,29 @@ fn remove(shelf: &Shelf, archives: &mut [Judged]) -> Result<()> {
     synced.map_err(|error| Error::failed("make durable what was removed from", &shelf.path, error))
 }
 
-/// What has the name by now must be what was judged.
-fn remove_one(dir: &Dir, archive: &Shelved) -> io::Result<()> {
-    match sys::if_there(dir.stat(&archive.name))? {
-        Some(stat) if is_same(&stat, &archive.stat) => sys::if_there(dir.unlink(&archive.name)).map(drop),
-        Some(_) => Err(io::Error::other("it is another file by now")),
-        None => Ok(()),
+/// Removes an archive, unless somebody needs it by now: then it says why that stays. What has the name must still be what
+/// was judged.
+fn remove_one(dir: &Dir, archive: &Shelved) -> io::Result<Option<String>> {
+    let Some(file) = sys::if_there(dir.open_file(&archive.name))? else { return Ok(None) };
+    if !is_same(&file.stat()?, &archive.stat) {
+        return Err(io::Error::other("it is another file by now"));
     }
+    // Held until it is gone: who wants to go back by it finds it locked, or has locked it. A guard that has ended since it
+    // was judged has marked it before.
+    let Some(_lock) = lock(dir, &archive.name)? else { return Ok(Some("in use".to_owned())) };
+    if is_marked(&file)? {
+        return Ok(Some(Reason::WayBack.to_string()));
+    }
+    sys::if_there(dir.unlink(&archive.name)).map(|_| None)
+}
+
+/// Locks an archive; nothing where somebody uses it. A filesystem without locks has nobody who could tell us.
+fn lock(dir: &Dir, name: &[u8]) -> io::Result<Option<File>> {
+    // NFS locks only for who may write.
+    let file = match gate::tolerate(dir.open_own(name))? {
+        Some(file) => file,
+        None => dir.open_file(name)?.into_file(),
+    };
+    let is_locked = gate::tolerate(dir.lock(&file))?.unwrap_or(true);
+    Ok(is_locked.then_some(file))
 }

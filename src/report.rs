@@ -36,7 +36,7 @@ pub enum Outcome {
     Unchanged,
     /// The archive was made, with losses that are listed.
     Lossy,
-    /// There is no archive.
+    /// There is no archive; or there is one, which the report says is verified, and what was to follow failed.
     #[default]
     Failed,
     /// What was asked for makes no sense.
@@ -305,6 +305,10 @@ impl Pruned {
     }
 }
 
+/// Who is told how far a run has come, by the report as it is then: when the archive has its name, and when a command has
+/// ended. What comes after that may hang, and then this is all that is known.
+pub type SoFar<'a> = dyn Fn(&Report) + 'a;
+
 /// What a run says about itself.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -341,6 +345,9 @@ pub struct Report {
     /// Those of them that say that the archive may lack what it should hold, though nothing that was found is lost.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<String>,
+    /// Those of them that say that something of ours could not be removed: files of the source may still have a second name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<String>,
     /// Symbolic links that lead out of the state directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub external_symbolic_links: Vec<ExternalLink>,

@@ -16,11 +16,12 @@ use crate::archive::Name;
 use crate::entry::{Kind, Stat, Timestamp};
 use crate::error::{Error, Result};
 use crate::event::Observer;
-use crate::gate::{Gate, Realm};
+use crate::gate::{self, At, Gate, Realm, Step, Verb};
 use crate::naming::{PROVEN, archive_stamp};
 use crate::report::{Consistency, Report};
 use crate::sys::{self, Dir, Reader};
 use crate::verify::{Guest, Told, read_ours_of};
+use crate::way_back;
 
 /// For so long a proof that is noted is believed.
 const GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -63,6 +64,8 @@ pub(crate) struct Known {
     pub(crate) at: jiff::Timestamp,
     /// What it says about itself.
     pub(crate) about: About,
+    /// Whether a command that failed can be gone back from by it.
+    pub(crate) is_way_back: bool,
 }
 
 /// What an archive says about itself.
@@ -105,7 +108,12 @@ impl Shelf {
         observer: &dyn Observer,
     ) -> Result<Self> {
         let failed = |error| Error::failed("open the directory", directory, error);
-        let path = directory.canonicalize().map_err(failed)?;
+        let step =
+            Step { verb: Verb::Stat, realm: Realm::Output, dir: b"", name: directory.as_os_str().as_encoded_bytes() };
+        let path = {
+            let _step = gate::take(&**gate, &step, At::Nowhere).map_err(failed)?;
+            directory.canonicalize().map_err(failed)?
+        };
         let dir = Dir::open(&path, Realm::Output, Arc::clone(gate)).map_err(failed)?;
         let look = Look { dir: &dir, path: &path, manner, gate, observer };
         let mut archives = Vec::new();
@@ -142,22 +150,25 @@ impl Look<'_> {
         let known = match self.know(&name, &stat) {
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(error) => Err(error.to_string()),
-            Ok(about) => made_at(&name, about),
+            Ok((about, is_way_back)) => made_at(&name, about, is_way_back),
         };
         Ok(Some(Shelved { name, stat, known }))
     }
 
-    fn know(&self, name: &[u8], stat: &Stat) -> Result<About> {
+    /// What it says about itself, and whether it is marked as a way back.
+    fn know(&self, name: &[u8], stat: &Stat) -> Result<(About, bool)> {
         if stat.kind != Kind::File {
             return Err(Error::Unproven("it is no regular file".to_owned()));
         }
         let path = self.path.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
         let failed = |error| Error::failed("read the archive", &path, error);
         let file = self.dir.open_file(name).map_err(failed)?;
+        // What cannot be read now is asked for again before the archive is removed.
+        let is_way_back = gate::tolerate(way_back::is_marked(&file)).map_err(failed)?.unwrap_or(false);
         if !self.manner.again
             && let Some(about) = noted(&file, stat)
         {
-            return Ok(about);
+            return Ok((about, is_way_back));
         }
         let contents = self.dir.open_file(name).map_err(failed)?;
         let about = self.read(contents, &path)?;
@@ -167,7 +178,7 @@ impl Look<'_> {
         if self.manner.note {
             note(&file, stat, &about);
         }
-        Ok(about)
+        Ok((about, is_way_back))
     }
 
     fn read(&self, file: Reader, path: &Path) -> Result<About> {
@@ -242,7 +253,7 @@ pub(crate) fn sources_of(report: &Report) -> Vec<String> {
     sources(assets, report.include_workspace, report.state_alone)
 }
 
-fn made_at(name: &[u8], about: About) -> std::result::Result<Known, String> {
+fn made_at(name: &[u8], about: About, is_way_back: bool) -> std::result::Result<Known, String> {
     let at: jiff::Timestamp = about.created_at.parse().map_err(|_| "it does not say when it was made".to_owned())?;
     let now = sys::now().seconds;
     if at.as_second() > now.saturating_add_unsigned(CLOCKS_DIFFER.as_secs()) {
@@ -251,7 +262,7 @@ fn made_at(name: &[u8], about: About) -> std::result::Result<Known, String> {
     // A note may be older than the name.
     let stamp = sys::utc_stamp(Timestamp { seconds: at.as_second(), nanos: 0 });
     match archive_stamp(name) {
-        Some((named, _)) if named == stamp => Ok(Known { at, about }),
+        Some((named, _)) if named == stamp => Ok(Known { at, about, is_way_back }),
         _ => Err("it was made at another time than its name says".to_owned()),
     }
 }
@@ -320,13 +331,13 @@ mod tests {
     fn a_name_that_does_not_fit_the_report_is_not_believed() {
         let about = |at: &str| About { created_at: at.to_owned(), ..About::default() };
         let name = b"clawsnap-20231114T221320Z.tar";
-        assert!(made_at(name, about("2023-11-14T22:13:20.123Z")).is_ok());
+        assert!(made_at(name, about("2023-11-14T22:13:20.123Z"), false).is_ok());
         for (created, reason) in [
             ("2023-11-14T22:13:21.000Z", "another time"),
             ("yesterday", "does not say"),
             ("2199-01-01T00:00:00.000Z", "future"),
         ] {
-            let error = made_at(name, about(created)).err().expect(created);
+            let error = made_at(name, about(created), false).err().expect(created);
             assert!(error.contains(reason), "{error}");
         }
     }

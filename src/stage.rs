@@ -31,7 +31,7 @@ use crate::gate::Gate;
 use crate::naming::stage_name;
 use crate::plan::{Plan, Request};
 use crate::relpath::{joined, shown};
-use crate::report::{PathName, Ran, Report};
+use crate::report::{PathName, Ran, Report, SoFar};
 use crate::sys::{self, Dir};
 use layout::{Layout, TAILS};
 
@@ -52,14 +52,25 @@ pub struct Stage {
 /// Freezes, lays the frozen tree out, runs a command in it, and lets go of it again. The report tells how it went, and
 /// [`Report::exit_code`] sums that up: 3 if something was lost, or moved while the command ran.
 pub fn stage(stage: Stage, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
+    stage_telling(stage, gate, observer, &|_| {})
+}
+
+/// The same, which tells `so_far` that the command has ended.
+pub(crate) fn stage_telling(stage: Stage, gate: &Arc<dyn Gate>, observer: &dyn Observer, so_far: &SoFar<'_>) -> Report {
     let begun = Instant::now();
     let mut report = blank(&stage.request, sys::now());
-    let outcome = run(stage, &mut report, gate, observer);
+    let outcome = run(stage, &mut report, gate, observer, so_far);
     conclude(&mut report, outcome, begun);
     report
 }
 
-fn run(stage: Stage, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Result<()> {
+fn run(
+    stage: Stage,
+    report: &mut Report,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    so_far: &SoFar<'_>,
+) -> Result<()> {
     let Stage { request, freeze: options, wait, errand } = stage;
     let (only_links, options) = (options.mode == Mode::Link, sharing(options));
     let plan = planned(&request, report, gate)?;
@@ -72,6 +83,8 @@ fn run(stage: Stage, report: &mut Report, gate: &Arc<dyn Gate>, observer: &dyn O
     let laid = stand.lay_out(&mut frozen, &plan, report, observer)?;
     observer.on(Event::Handed);
     let ran = stand.hand_over(errand, gate).map_err(|error| Error::failed("run the command in", &stand.path, error))?;
+    report.ran = Some(ran.clone());
+    so_far(report);
     let touched = laid.touched(&frozen).map_err(|error| Error::failed("look at", &stand.path, error))?;
     report.ran = Some(Ran { touched, differences: laid.differences, ..ran });
     release(frozen, report);

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::archive::Compression;
 use crate::create::{
-    Create, Output, archive_path, blank, compression, conclude, least_space, outside_of_sources, planned, thin_out,
-    wants_a_directory,
+    Create, Output, archive_path, blank, compression, conclude, least_space, looking_at, outside_of_sources, planned,
+    thin_out, wants_a_directory,
 };
 use crate::entry::{Kind, Stat, Timestamp};
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub fn survey(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer) ->
 
 fn run(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer, report: &mut Report) -> Result<()> {
     let plan = planned(&create.request, report, gate)?;
-    wants_a_directory(create)?;
+    looking_at(&create.output, gate, || wants_a_directory(create))?;
     let compression = compression(create);
     report.compression = Some(compression.to_string());
     let options = &create.freeze;
@@ -46,44 +46,41 @@ fn run(create: &Create, gate: &Arc<dyn Gate>, observer: &dyn Observer, report: &
         walk.root(number, &root.path, gate)?;
     }
     let Output::Path(output) = &create.output else { return Ok(()) };
-    look_at_output(output, compression, &plan, gate, report)?;
-    if let Some(retention) = &create.retention {
-        look_at_older(&archive_path(output, compression.codec, report)?, retention, report, gate, observer);
+    let place = looking_at(&create.output, gate, || Place::of(output, compression, &plan, report))?;
+    look_at_output(&place, compression, gate, report)?;
+    // Where there is no directory yet, there are no older archives.
+    if let Some(retention) = create.retention.as_ref().filter(|_| place.path.parent() == Some(&place.existing)) {
+        let retention = Retention { dry_run: true, ..retention.clone() };
+        thin_out(&place.path, &retention, report, gate, observer);
     }
     Ok(())
 }
 
-/// Which older archives would go. Where there is no directory yet, there are none.
-fn look_at_older(
-    made: &Path,
-    retention: &Retention,
-    report: &mut Report,
-    gate: &Arc<dyn Gate>,
-    observer: &dyn Observer,
-) {
-    if made.parent().is_some_and(Path::is_dir) {
-        let retention = Retention { dry_run: true, ..retention.clone() };
-        thin_out(made, &retention, report, gate, observer);
+/// Where the archive would go.
+struct Place {
+    path: PathBuf,
+    /// The directory that it would be in, or the deepest above that there is.
+    existing: PathBuf,
+}
+
+impl Place {
+    fn of(output: &Path, compression: Compression, plan: &Plan, report: &mut Report) -> Result<Self> {
+        let path = archive_path(output, compression.codec, report)?;
+        outside_of_sources(&path, plan)?;
+        report.archive_path = Some(path.as_path().into());
+        if path.symlink_metadata().is_ok() {
+            report
+                .warnings
+                .push(format!("{} exists: nothing is ever overwritten, choose another --output.", path.display()));
+        }
+        let existing = path.ancestors().skip(1).find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/"));
+        Ok(Self { existing: existing.to_owned(), path })
     }
 }
 
 /// Whether the archive could be published there.
-fn look_at_output(
-    output: &Path,
-    compression: Compression,
-    plan: &Plan,
-    gate: &Arc<dyn Gate>,
-    report: &mut Report,
-) -> Result<()> {
-    let path = archive_path(output, compression.codec, report)?;
-    outside_of_sources(&path, plan)?;
-    report.archive_path = Some(path.as_path().into());
-    if path.symlink_metadata().is_ok() {
-        report
-            .warnings
-            .push(format!("{} exists: nothing is ever overwritten, choose another --output.", path.display()));
-    }
-    let existing = path.ancestors().skip(1).find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/"));
+fn look_at_output(place: &Place, compression: Compression, gate: &Arc<dyn Gate>, report: &mut Report) -> Result<()> {
+    let existing = &place.existing;
     let dir = Dir::open(existing, Realm::Output, Arc::clone(gate))
         .map_err(|error| Error::failed("open the output directory", existing, error))?;
     report.free_bytes = dir.free_space().ok();

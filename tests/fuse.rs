@@ -5,6 +5,7 @@ mod proof;
 mod sick;
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -56,10 +57,16 @@ impl Scene {
 
     /// Begins a backup.
     fn create(&self, patience: &str, more: &[&str]) -> Running {
+        let words = ["create", "--json", "--compress", "none", "--settle", "200ms", "--patience", patience, "-o"];
+        let (out, more) = (self.out(), more.iter().map(OsStr::new));
+        let words = words.map(OsStr::new).into_iter().chain([out.as_os_str(), self.source.path().as_os_str()]);
+        self.run(&words.chain(more).collect::<Vec<_>>())
+    }
+
+    fn run(&self, words: &[&OsStr]) -> Running {
         let said = |name: &str| fs::File::create(self.top.path().join(name)).expect("creates");
         let mut command = Command::new(env!("CARGO_BIN_EXE_clawsnap"));
-        command.args(["create", "--json", "--compress", "none", "--settle", "200ms", "--patience", patience, "-o"]);
-        command.arg(self.out()).arg(self.source.path()).args(more).stdin(Stdio::null()).process_group(0);
+        command.args(words).stdin(Stdio::null()).process_group(0);
         let child = command.stdout(said("report")).stderr(said("said")).spawn().expect("runs");
         Running { child, top: self.top.path().to_owned() }
     }
@@ -107,6 +114,10 @@ struct Ran {
 }
 
 impl Running {
+    fn said(&self) -> String {
+        fs::read_to_string(self.top.join("said")).expect("reads")
+    }
+
     /// Nothing if it goes on for longer.
     fn ends_within(mut self, limit: Duration) -> Option<Ran> {
         let begun = Instant::now();
@@ -247,4 +258,93 @@ fn database() -> Vec<u8> {
     database.execute_batch("CREATE TABLE jobs (words); INSERT INTO jobs VALUES (zeroblob(50000));").expect("is filled");
     database.close().expect("closes");
     fs::read(path).expect("reads")
+}
+
+/// It waited for ever, `--patience` or not: what looked at the output asked nobody before.
+#[test]
+fn an_output_on_a_filesystem_that_hangs_ends_the_run_which_says_where() {
+    std::thread::scope(|scope| {
+        for (call, path) in [(Call::GetAttr, ""), (Call::GetAttr, "d"), (Call::GetAttr, "a")] {
+            for verb in [&["create"][..], &["create", "--dry-run"], &["create", "--keep-last=1"]] {
+                scope.spawn(move || output_hangs(call, path, verb));
+            }
+        }
+    });
+}
+
+fn output_hangs(call: Call, path: &str, verb: &[&str]) {
+    let Some(scene) = Scene::new() else { return };
+    let output = scene.source.path().join(path);
+    let source = scene.out();
+    fs::write(source.join("a.txt"), "alpha").expect("writes");
+    scene.source.fall_ill(call, path, Answer::Silence);
+    let mut words: Vec<&OsStr> = verb.iter().map(OsStr::new).collect();
+    words.extend(["--patience", "2s", "-o"].map(OsStr::new));
+    words.extend([output.as_os_str(), source.as_os_str()]);
+    let ran = scene.run(&words).ends_within(Duration::from_secs(30));
+    assert!(scene.source.waiting() > 0, "{call:?} {path} {verb:?}: nobody waits");
+    scene.source.get_well();
+    let ran = ran.unwrap_or_else(|| panic!("{call:?} {path} {verb:?}: it goes on"));
+    assert_eq!(ran.status.code(), Some(1), "{call:?} {path} {verb:?}: {}", ran.said);
+    let place = output.to_str().expect("is UTF-8").trim_end_matches('/').to_owned();
+    assert!(ran.said.contains(&place) && ran.said.contains(" has not come back"), "{verb:?} {}", ran.said);
+    assert_eq!(leftovers(scene.top.path()), [] as [PathBuf; 0], "{}", ran.said);
+}
+
+/// An archive is read to be judged, and to be restored.
+#[test]
+fn an_archive_on_a_filesystem_that_hangs_ends_the_run_that_reads_it() {
+    let archive = "clawsnap-20231114T221320Z.tar";
+    std::thread::scope(|scope| {
+        for call in [Call::Open, Call::Read] {
+            scope.spawn(move || {
+                let Some(scene) = Scene::with(&[(archive, [0; 4096])]) else { return };
+                scene.source.fall_ill(call, archive, Answer::Silence);
+                let source = scene.out();
+                let words = ["create", "--dry-run", "--keep-last=1", "--patience", "2s", "-o"].map(OsStr::new);
+                let words: Vec<&OsStr> =
+                    words.into_iter().chain([scene.source.path().as_os_str(), source.as_os_str()]).collect();
+                let ran = scene.run(&words).ends_within(Duration::from_secs(30));
+                assert!(scene.source.waiting() > 0, "{call:?}: nobody waits");
+                scene.source.get_well();
+                let ran = ran.unwrap_or_else(|| panic!("{call:?}: it goes on"));
+                let told = format!("{archive} has not come back");
+                assert!(ran.status.code() == Some(1) && ran.said.contains(&told), "{call:?}: {}", ran.said);
+            });
+        }
+    });
+}
+
+/// It was told as a command that was not started.
+#[test]
+fn a_rollback_that_hangs_is_told_as_one_with_the_way_back_and_the_exit_code_of_the_command() {
+    let Some(scene) = Scene::new() else { return };
+    let top = scene.top.path();
+    let state = scene.source.path().join("d");
+    let script = format!("cd '{}'; touch ran; while ! test -e go; do sleep 0.02; done; exit 7", top.display());
+    let words = ["guard", "--json", "--rollback", "--settle", "200ms", "--patience", "2s", "-o"].map(OsStr::new);
+    let out = scene.out().join("a.tar");
+    let more = [out.as_os_str(), state.as_os_str()].into_iter().chain(["--", "sh", "-c", &script].map(OsStr::new));
+    let words: Vec<&OsStr> = words.into_iter().chain(more).collect();
+    let running = scene.run(&words);
+    let begun = Instant::now();
+    while !top.join("ran").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not start: {}", running.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    scene.source.fall_ill(Call::MakeDir, "", Answer::Silence);
+    fs::write(top.join("go"), "").expect("writes");
+    let ran = running.ends_within(Duration::from_secs(30));
+    assert!(scene.source.waiting() > 0, "nobody waits: {:?}", ran.map(|ran| ran.said));
+    scene.source.get_well();
+    let ran = ran.expect("ends");
+    let what = format!("{} {}", ran.report, ran.said);
+    assert_eq!((ran.status.code(), &ran.report["ran"]["exitCode"]), (Some(7), &7.into()), "{what}");
+    assert_eq!(
+        (&ran.report["verified"], &ran.report["ran"]["rollback"]["done"]),
+        (&true.into(), &false.into()),
+        "{what}"
+    );
+    assert!(ran.said.contains("nothing was brought back: making ") && !ran.said.contains("not started"), "{what}");
+    assert!(ran.said.contains("has not come back") && ran.said.contains("\nthe way back: "), "{what}");
 }

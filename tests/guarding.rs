@@ -2,6 +2,7 @@
 #![cfg(feature = "cli")]
 
 mod stage;
+mod tool;
 mod ward;
 
 use std::fs;
@@ -281,4 +282,83 @@ fn a_command_gets_no_signals_held_back_and_a_hook_does_not_either() {
         assert_eq!(stage.said("blocked").as_deref(), Some(none), "{hook}");
         fs::remove_file(stage.path("blocked")).expect("removes");
     }
+}
+
+/// Whoever looks at all descriptors up to the limit, or waits for them by select(), was handed a million of them.
+#[test]
+fn a_command_has_the_limit_of_descriptors_that_we_were_given_and_a_hook_has_it_too() {
+    let stage = Stage::new();
+    for (verb, command) in [
+        ("guard source -q -o out/ -- sh -c 'ulimit -Sn > limit'", "guard"),
+        ("stage source -q -- sh -c 'ulimit -Sn > ../../limit'", "stage"),
+        ("create source -q -o out/ --on-success 'ulimit -Sn > limit'", "--on-success"),
+        ("create no-such -q -o out/ --on-failure 'ulimit -Sn > limit'", "--on-failure"),
+    ] {
+        let mut shell = Command::new("sh");
+        let line = format!("ulimit -Sn 128; exec clawsnap {verb}");
+        shell.args(["-c", &line]).env("PATH", stage.search_path()).current_dir(stage.top());
+        let output = shell.env("HOME", stage.path("home")).output().expect("runs");
+        assert_eq!(stage.said("limit").as_deref(), Some("128\n"), "{command}: {}", text(&output.stderr));
+        fs::remove_file(stage.path("limit")).expect("removes");
+    }
+}
+
+/// `guard -q --keep-…` swallowed what `create -q --keep-…` says.
+#[test]
+fn a_quiet_guard_says_what_a_quiet_create_says_of_older_archives() {
+    let stage = Stage::new();
+    stage.write("out/clawsnap-20231114T221320Z.tar", b"no archive");
+    let expected = text(&stage.run("create source -q -o out/ --keep-last 5").stderr);
+    assert!(expected.starts_with("warning: ") && expected.lines().count() == 1, "{expected}");
+    let output = stage.guarded("source -o out/ -q --keep-last 5", "echo on stderr >&2");
+    assert_eq!((code(&output), text(&output.stderr)), (Some(0), format!("{expected}on stderr\n")));
+}
+
+/// Lets names appear in a directory and none go, until it is dropped.
+struct Sticky<'a>(&'a Stage);
+
+impl<'a> Sticky<'a> {
+    fn new(stage: &'a Stage) -> Option<Self> {
+        let able = tool::has("chattr") && Self::is_done("+a", stage);
+        if !able {
+            eprintln!("skipped: no directory can be kept as it is here");
+        }
+        able.then_some(Self(stage))
+    }
+
+    fn is_done(change: &str, stage: &Stage) -> bool {
+        Command::new("chattr").arg(change).arg(stage.top()).output().is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for Sticky<'_> {
+    fn drop(&mut self) {
+        assert!(Self::is_done("-a", self.0) || std::thread::panicking());
+    }
+}
+
+/// The command ran although names of ours were left, which OpenClaw's migrations refuse to work on, and nobody was told.
+#[test]
+fn a_command_is_not_started_while_something_of_ours_is_left_and_a_quiet_run_says_that_it_is() {
+    let stage = Stage::new();
+    let Some(sticky) = Sticky::new(&stage) else { return };
+    let created = stage.run("create source -q -o out/");
+    let told = text(&created.stderr);
+    assert!(told.starts_with("warning: cannot remove the staging directory ") && told.lines().count() == 1, "{told}");
+    assert_eq!(code(&created), Some(0), "the archive is what it should be: {told}");
+    for line in ["-q", "--json"] {
+        let output = stage.guarded(&format!("source -o out/ {line}"), "touch out/ran");
+        let told = text(&output.stderr);
+        assert_eq!((code(&output), stage.path("out/ran").exists()), (Some(1), false), "{told}");
+        let words = ["the command was not started", "cannot remove the staging directory ", "clawsnap sweep"];
+        assert!(words.iter().all(|words| told.contains(words)), "{told}");
+        if line == "--json" {
+            let report = json(&output);
+            assert_eq!(report["leftovers"].as_array().map(Vec::len), Some(1), "{report}");
+            assert!(report["verified"] == true && report["ran"].is_null(), "{report}");
+        }
+    }
+    drop(sticky);
+    assert_eq!(code(&stage.guarded("source -o out/ -q", "touch out/ran")), Some(0), "it is swept by the next run");
+    stage.assert_clean();
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clawsnap::command::Errand;
-use clawsnap::gate::{CancelFlag, Gate, Step, cancelled};
+use clawsnap::gate::{CancelFlag, Gate, Realm, Step, Verb, cancelled};
 use clawsnap::guard::{Guard, guard};
 use clawsnap::plan::Request;
 use clawsnap::report::{Outcome, Report};
@@ -86,7 +86,7 @@ impl Bench {
             assert!(report.verified && self.archive().exists(), "{report:?}");
             announced.fetch_add(1, Ordering::SeqCst);
         };
-        let report = guard(self.order(rollback), &gate, &(), &announce);
+        let report = guard(self.order(rollback), &gate, &(), &announce, &|_| {});
         let ran = self.scene.path("ran").exists();
         assert!(!ran || announced.into_inner() == 1, "step {at}: it ran, and nobody was told");
         (report, steps.load(Ordering::SeqCst), ran)
@@ -126,6 +126,50 @@ impl Bench {
     fn renew(&mut self) {
         *self = Self::new();
     }
+}
+
+/// Where there are no extended attributes, the lock keeps the archive while the command runs, and that it is not marked after
+/// that is told.
+#[test]
+fn where_an_archive_cannot_be_marked_it_is_locked_and_the_report_says_no_day() {
+    let bench = Bench::new();
+    let errand = |script: &str| {
+        let words = ["sh", "-c", script, "sh"].map(Into::into).into_iter().chain([bench.archive().into()]);
+        Errand { words: words.collect(), ..Errand::default() }
+    };
+    for (errno, is_locked) in [(None, true), (Some(Verb::Xattr), true), (Some(Verb::Lock), false)] {
+        let script = Script::new(move |_, step: &Step<'_>| match errno {
+            // As filesystems say that have no such thing.
+            Some(verb) if verb == step.verb && step.realm == Realm::Output => Err(io::Error::from_raw_os_error(95)),
+            _ => Ok(()),
+        });
+        let gate: Arc<dyn Gate> = Arc::new(script);
+        // It ends with 3 where the lock cannot be had.
+        let order = Guard { errand: errand("flock -n -E 3 \"$1\" true || exit $?; exit 4"), ..bench.order(false) };
+        let report = guard(order, &gate, &(), &|_| {}, &|_| {});
+        let ran = report.ran.as_ref().unwrap_or_else(|| panic!("{report:?}"));
+        assert_eq!(ran.exit_code, Some(if is_locked { 3 } else { 4 }), "{errno:?}: {report:?}");
+        assert_eq!(ran.way_back_kept_until.is_none(), errno == Some(Verb::Xattr), "{errno:?}: {ran:?}");
+        fs::remove_file(bench.archive()).expect("removes");
+    }
+}
+
+/// It ran although each file of the source had a second name, which OpenClaw's migrations refuse.
+#[test]
+fn no_command_runs_while_a_name_of_ours_cannot_be_removed() {
+    let bench = Bench::new();
+    let script = Script::new(|_, step: &Step<'_>| match step.verb {
+        Verb::Unlink if step.realm == Realm::Staging => Err(io::Error::from_raw_os_error(30)),
+        _ => Ok(()),
+    });
+    let gate: Arc<dyn Gate> = Arc::new(script);
+    let report = guard(bench.order(true), &gate, &(), &|_| {}, &|_| {});
+    assert!(report.ran.is_none() && !bench.scene.path("ran").exists(), "{report:?}");
+    assert!(report.verified && bench.proves(), "{report:?}");
+    assert_eq!((report.outcome, report.exit_code(), report.leftovers.len()), (Outcome::Failed, 1, 1), "{report:?}");
+    let error = report.error.as_deref().unwrap_or_default();
+    assert!(error.contains("not started") && error.contains("clawsnap sweep"), "{error}");
+    assert_eq!(tree(&bench.scene.path("notes")), bench.before);
 }
 
 fn sweep(fault: Fault, rollback: bool) {

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["relpath", "entry", "event", "lines"],
     &["sys"],
     &["naming", "fate", "report", "error", "transcript", "keep", "leftover"],
-    &["plan", "output", "tree", "command"],
+    &["plan", "output", "tree", "command", "way_back"],
     &["freeze", "lock"],
     &["archive"],
     &["verify", "seen"],

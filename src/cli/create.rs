@@ -9,15 +9,19 @@ use color_eyre::eyre::{Result, WrapErr};
 
 use super::args;
 use super::intent::{Destination, Intent};
-use super::run::{self, Run};
+use super::run::{self, Run, Undone};
 use super::show::Show;
 use super::stdout::Stdout;
 use crate::command::Ward;
+use crate::create::create_telling;
 use crate::event::Observer;
 use crate::gate::{CancelFlag, Gate};
 use crate::plan::Environment;
-use crate::report::Report;
+use crate::report::{Report, SoFar};
 use crate::{Create, Output};
+
+const NOTHING: Undone =
+    Undone { made: "no archive was made", followed: "the archive is made, but what follows was not done" };
 
 /// `clawsnap create`.
 pub(super) fn create(typed: args::Create) -> ExitCode {
@@ -41,7 +45,7 @@ fn reported(intent: Intent, quiet: bool, patience: Duration) -> Result<Report> {
     let run = Run::begin(run::bars(quiet, verb, "archiving"), Ward::default())?;
     let out = output(&intent.destination, &run.cancel)?;
     let gate = run.gate();
-    run.report(patience, "no archive was made", move |observer| execute(intent, out, &gate, observer))
+    run.report(patience, NOTHING, move |observer, so_far| execute(intent, out, &gate, observer, so_far))
 }
 
 fn output(destination: &Destination, cancel: &CancelFlag) -> Result<Output> {
@@ -53,9 +57,15 @@ fn output(destination: &Destination, cancel: &CancelFlag) -> Result<Output> {
     })
 }
 
-fn execute(intent: Intent, output: Output, gate: &Arc<dyn Gate>, observer: &dyn Observer) -> Report {
+fn execute(
+    intent: Intent,
+    output: Output,
+    gate: &Arc<dyn Gate>,
+    observer: &dyn Observer,
+    so_far: &SoFar<'_>,
+) -> Report {
     let dry_run = intent.dry_run;
     let Intent { request, compression, freeze, verify, if_changed, wait, created_at, retention, .. } = intent;
     let create = Create { request, output, compression, freeze, verify, if_changed, wait, created_at, retention };
-    if dry_run { crate::survey(&create, gate, observer) } else { crate::create(create, gate, observer) }
+    if dry_run { crate::survey(&create, gate, observer) } else { create_telling(create, gate, observer, so_far) }
 }

@@ -105,12 +105,23 @@ impl Deputy {
             match work.within(LOOK) {
                 Some(status) => return status.map_or(ExitCode::FAILURE, ended),
                 // Its first thread is gone, and others are not: those hang.
-                None if left && sys::is_zombie(id) => return ExitCode::FAILURE,
+                None if left && sys::is_zombie(id) => return left_with(id).map_or(ExitCode::FAILURE, ended),
                 None => left = sys::is_zombie(id),
             }
         }
     }
 }
+
+/// How a process ended that cannot be waited for yet. The kernel tells 0 also where it does not tell, and a run that was given
+/// up has hardly gone well.
+fn left_with(id: u32) -> Option<ExitStatus> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let status = stat.rsplit(") ").next()?.split_ascii_whitespace().nth(EXIT_CODE)?.parse().ok()?;
+    (status != 0).then(|| ExitStatus::from_raw(status))
+}
+
+/// Where in `/proc/PID/stat`, after the name, the status stands: proc(5).
+const EXIT_CODE: usize = 52 - 3;
 
 /// Ends as it did.
 fn ended(status: ExitStatus) -> ExitCode {
@@ -140,6 +151,20 @@ pub(super) fn deputise(typed: &args::Deputy, act: impl FnOnce(Verb) -> ExitCode)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A guarded command's exit code was told as 1 where its rollback hung.
+    #[test]
+    fn how_a_process_ended_is_told_before_it_is_waited_for() {
+        for (script, code, signal) in [("exit 7", Some(7), None), ("kill -KILL $$", None, Some(9))] {
+            let mut child = Command::new("sh").args(["-c", script]).spawn().expect("starts");
+            while !sys::is_zombie(child.id()) {
+                std::thread::yield_now();
+            }
+            let status = left_with(child.id()).expect("is told");
+            assert_eq!((status.code(), status.signal()), (code, signal));
+            assert_eq!(status, child.wait().expect("ends"));
+        }
+    }
 
     #[test]
     fn what_others_serve_may_hang() {

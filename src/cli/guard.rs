@@ -7,13 +7,16 @@ use color_eyre::eyre::Result;
 
 use super::args;
 use super::early::Early;
-use super::run::{self, Run};
+use super::run::{self, Run, Undone};
 use super::{intent, launcher, ran, say, show};
 use crate::command::Errand;
 use crate::guard::{Guard, guard};
 use crate::plan::Environment;
 use crate::report::{Outcome, Report};
 use crate::{Create, Output};
+
+const NOTHING: Undone =
+    Undone { made: "the command was not started", followed: "the archive is made, but the command was not started" };
 
 /// `clawsnap guard`.
 pub(super) fn run(typed: &args::Guard) -> ExitCode {
@@ -63,12 +66,12 @@ fn reported(typed: &args::Guard, create: Create, errand: Errand) -> Result<Repor
     // Whoever sees the command fail shall know by then what there is.
     let (quiet, json) = (typed.unattended.quiet, typed.unattended.json);
     let announce = move |report: &Report| match (quiet, json) {
-        (true, _) => show::gaps(report),
+        (true, _) => show::reservations(report),
         (false, true) => {}
         (false, false) => show::on_stderr(|paint| super::summary::of(report, paint)),
     };
     let patience = typed.freezing.patience;
-    run.report(patience, "the command was not started", move |observer| guard(order, &gate, observer, &announce))
+    run.report(patience, NOTHING, move |observer, so_far| guard(order, &gate, observer, &announce, so_far))
 }
 
 fn tell(report: &Report, typed: &args::Guard) {

@@ -1,7 +1,9 @@
 //! `clawsnap` as the process that becomes a command of the user's.
 //!
 //! A run holds the signals that end it back, and a child has that from its parent, even when it becomes another program.
-//! So what becomes the command is this program once more, which lets them through first.
+//! So what becomes the command is this program once more, which lets them through first. It also has as many descriptors as
+//! we were given: a run raises that limit for itself, and whoever closes all up to it, or waits for them by `select(2)`, has
+//! not reckoned with a million.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -33,6 +35,9 @@ pub(super) fn words(bound: bool) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["/proc/self/exe".into(), NAME.into()];
     if bound {
         words.extend(["--with".into(), std::process::id().to_string().into()]);
+    }
+    if let Some(limit) = sys::given_descriptor_limit() {
+        words.extend(["--descriptors".into(), limit.to_string().into()]);
     }
     words.push("--".into());
     words
@@ -81,6 +86,8 @@ pub(super) fn launch(typed: &args::Launch) -> ExitCode {
         }
     }
     let _as_usual = SigSet::all().thread_unblock();
+    // Nobody has lowered the hard limit meanwhile.
+    let _given: Option<io::Result<()>> = typed.descriptors.map(sys::set_descriptor_limit);
     let [refusals, program, arguments @ ..] = &typed.words[..] else { return ExitCode::from(NOT_FOUND) };
     let error = Command::new(program).args(arguments).exec();
     let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN };

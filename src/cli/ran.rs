@@ -24,6 +24,9 @@ pub(super) fn complaints(report: &Report) {
         let all = page::plural(ran.touched.len() as u64, "file was", "files were");
         say::complain(&format!("warning: {all} written to while the command ran: {}{IN_JSON}", page::fated(first)));
     }
+    if let Some(error) = &report.error {
+        say::failed(error, ran.code());
+    }
     if ran.code() == 0 {
         return;
     }
@@ -31,21 +34,23 @@ pub(super) fn complaints(report: &Report) {
     if ran.error.is_some() && ran.directory.is_none() {
         say::complain("nothing was brought back, as it has changed nothing");
     }
-    match (&ran.rollback, &ran.way_back) {
-        (Some(rollback), _) if rollback.done => tell_rollback(rollback),
-        (Some(rollback), way_back) => {
+    match &ran.rollback {
+        Some(rollback) if rollback.done => tell_rollback(rollback),
+        Some(rollback) => {
             let error = rollback.error.as_deref().unwrap_or("failed");
             say::failed(&format!("nothing was brought back: {error}"), ran.code());
             tell_warnings(rollback);
-            tell_way_back(way_back.as_deref());
+            tell_way_back(ran);
         }
-        (None, way_back) => tell_way_back(way_back.as_deref()),
+        None => tell_way_back(ran),
     }
 }
 
-fn tell_way_back(way_back: Option<&str>) {
-    if let Some(way_back) = way_back {
-        say::complain(&format!("the way back: {way_back}"));
+fn tell_way_back(ran: &Ran) {
+    let Some(way_back) = &ran.way_back else { return };
+    say::complain(&format!("the way back: {way_back}"));
+    if ran.way_back_kept_until.is_none() {
+        say::complain("warning: nothing marks that archive, as attributes cannot be set there: --keep-… may remove it");
     }
 }
 

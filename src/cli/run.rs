@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use color_eyre::eyre::{Result, WrapErr};
@@ -21,7 +21,7 @@ use super::terminal;
 use crate::command::Ward;
 use crate::event::Observer;
 use crate::gate::{CancelFlag, Gate, Watched};
-use crate::report::{FORMAT_VERSION, Outcome, Report};
+use crate::report::{FORMAT_VERSION, Outcome, Report, SoFar};
 use crate::sys;
 
 /// What is done when all is over.
@@ -104,34 +104,75 @@ impl Run {
     }
 
     /// Does the work, as long as none of its steps takes longer than `patience`; `nothing` is said of a run that was
-    /// cancelled.
+    /// cancelled. The work tells the report as it is when something is done that stays: that is all there is of work that
+    /// does not come back.
     ///
     /// # Errors
     /// Those of the kernel.
     pub(super) fn report(
         self,
         patience: Duration,
-        nothing: &str,
-        work: impl FnOnce(&dyn Observer) -> Report + Send + 'static,
+        nothing: Undone,
+        work: impl FnOnce(&dyn Observer, &SoFar<'_>) -> Report + Send + 'static,
     ) -> Result<Report> {
-        let bars = self.bars.clone();
-        let work = attend::begin(move || caught(|| work(bars.as_ref().map_or(&(), |bars| bars))));
+        let (bars, done) = (self.bars.clone(), Done::default());
+        let telling = done.clone();
+        let so_far = move |report: &Report| telling.tell(report);
+        let work = attend::begin(move || caught(|| work(bars.as_ref().map_or(&(), |bars| bars), &so_far)));
         let work = work.wrap_err("cannot start a thread")?;
         let (report, hang) = work.attended(patience, &self.watched, &self.cancel);
         self.bars.iter().for_each(Bars::end);
-        let report = report.unwrap_or_else(|| failed("the run broke off".to_owned()));
-        Ok(match hang {
-            Some(words) => hung(report, nothing, &words),
-            None => blamed(report, nothing, &self.signals),
+        let is_whole = report.is_some();
+        let report = report.or_else(|| done.take()).unwrap_or_else(|| failed(BROKE_OFF.to_owned()));
+        Ok(match hang.or_else(|| (!is_whole).then(|| BROKE_OFF.to_owned())) {
+            Some(words) => hung(report, is_whole, nothing, &words),
+            None => blamed(report, nothing.made, &self.signals),
         })
     }
 }
 
-/// A run that was given up failed, unless it was finished all the same.
-fn hung(mut report: Report, nothing: &str, words: &str) -> Report {
-    if let Outcome::Cancelled | Outcome::Failed = report.outcome {
+/// What is said of work that ended without a word.
+const BROKE_OFF: &str = "the run broke off";
+
+/// What a run that ends early has not done.
+#[derive(Clone, Copy)]
+pub(super) struct Undone {
+    /// Where there is no archive.
+    pub(super) made: &'static str,
+    /// Where there is one.
+    pub(super) followed: &'static str,
+}
+
+/// What is done by now, told by the thread that does it.
+#[derive(Clone, Default)]
+struct Done(Arc<Mutex<Option<Report>>>);
+
+impl Done {
+    fn tell(&self, report: &Report) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+    }
+
+    fn take(&self) -> Option<Report> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A run that was given up failed, unless it was finished all the same. What was done before is told. A report that is not
+/// whole is what was told so far.
+fn hung(mut report: Report, is_whole: bool, nothing: Undone, words: &str) -> Report {
+    let is_finished = is_whole && !matches!(report.outcome, Outcome::Cancelled | Outcome::Failed);
+    let is_made = report.verified || !is_whole && report.archive_path.is_some();
+    let rollback = report.ran.as_mut().and_then(|ran| ran.rollback.as_mut());
+    if let Some(rollback) = rollback.filter(|rollback| !rollback.done) {
+        rollback.error = Some(words.to_owned());
+    } else if !is_finished {
         report.outcome = Outcome::Failed;
-        report.error = Some(format!("{nothing}: {words}"));
+        let undone = match &report.ran {
+            Some(_) => "the command has run, but what follows was not done",
+            None if is_made => nothing.followed,
+            None => nothing.made,
+        };
+        report.error = Some(format!("{undone}: {words}"));
     }
     report
 }
@@ -203,6 +244,49 @@ fn end(report: &Report) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOTHING: Undone = Undone { made: "no archive", followed: "an archive, and no more" };
+
+    /// It was said that no archive was made, or that the command was not started.
+    #[test]
+    fn a_run_that_hangs_tells_what_it_has_done() {
+        let made = Report {
+            outcome: Outcome::Complete,
+            verified: true,
+            archive_path: Some(crate::report::PathName(b"/a".to_vec())),
+            ..Report::default()
+        };
+        let ran = |exit_code| crate::report::Ran { exit_code: Some(exit_code), ..Default::default() };
+        let staged = |exit_code| crate::report::Ran { directory: Some(Default::default()), ..ran(exit_code) };
+        let with = |ran| Report { ran: Some(ran), ..made.clone() };
+        for (report, is_whole, code, error) in [
+            (failed("x".to_owned()), false, 1, Some("no archive: it hangs")),
+            (Report { outcome: Outcome::Cancelled, ..Report::default() }, true, 1, Some("no archive: it hangs")),
+            (made.clone(), false, 1, Some("an archive, and no more: it hangs")),
+            (Report { verified: false, ..made.clone() }, false, 1, Some("an archive, and no more: it hangs")),
+            (made.clone(), true, 0, None),
+            (with(ran(7)), false, 7, Some("the command has run, but what follows was not done: it hangs")),
+            (with(staged(0)), false, 1, Some("the command has run, but what follows was not done: it hangs")),
+        ] {
+            let told = hung(report, is_whole, NOTHING, "it hangs");
+            assert_eq!((told.exit_code(), told.error.as_deref()), (code, error), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_rollback_that_hangs_is_what_failed() {
+        let rollback = |done| Some(crate::report::Rollback { done, ..Default::default() });
+        for is_whole in [true, false] {
+            let ran = crate::report::Ran { exit_code: Some(7), rollback: rollback(false), ..Default::default() };
+            let report = Report { outcome: Outcome::Complete, verified: true, ran: Some(ran), ..Report::default() };
+            let told = hung(report, is_whole, NOTHING, "it hangs");
+            let rollback = told.ran.as_ref().and_then(|ran| ran.rollback.as_ref()).expect("is there");
+            assert_eq!(
+                (told.exit_code(), told.error.as_deref(), rollback.error.as_deref()),
+                (7, None, Some("it hangs"))
+            );
+        }
+    }
 
     #[test]
     fn a_bug_ends_in_a_report_too() {

@@ -42,13 +42,8 @@ impl Show {
         match (self.json, self.quiet) {
             (true, false) => {}
             (_, true) => {
-                gaps(report);
                 summary::of_losses(report).into_iter().for_each(|line| say::complain(&line));
-                report.pruned.iter().flat_map(prune::complaints).for_each(|line| say::complain(&line));
-                let failed = report.pruned.as_ref().and_then(|pruned| pruned.error.as_deref());
-                failed.into_iter().for_each(|error| {
-                    say::complain(&format!("warning: older archives were not pruned: {}", page::line(error)));
-                });
+                reservations(report);
             }
             _ if self.archive_on_stdout => on_stderr(|paint| text(report, paint)),
             _ => print(io::stdout(), |paint| text(report, paint)),
@@ -56,9 +51,16 @@ impl Show {
     }
 }
 
-/// Why the archive may lack what it should hold, a line each on standard error: an exit code does not tell.
-pub(super) fn gaps(report: &Report) {
+/// What must be said even where nobody wants to hear, a line each on standard error, since no exit code tells: why the
+/// archive may lack what it should hold, what of ours is left, and what is wrong with older archives.
+pub(super) fn reservations(report: &Report) {
     say::warn(&report.gaps);
+    say::warn(&report.leftovers);
+    report.pruned.iter().flat_map(prune::complaints).for_each(|line| say::complain(&line));
+    let failed = report.pruned.as_ref().and_then(|pruned| pruned.error.as_deref());
+    failed.into_iter().for_each(|error| {
+        say::complain(&format!("warning: older archives were not pruned: {}", page::line(error)));
+    });
 }
 
 /// Says why there is nothing.

@@ -7,13 +7,15 @@ use color_eyre::eyre::Result;
 use super::args;
 use super::early::Early;
 use super::page::{self, IN_JSON, Page};
-use super::run::{self, Run};
+use super::run::{self, Run, Undone};
 use super::terminal::Paint;
 use super::{intent, launcher, ran, say, show, summary};
 use crate::command::Errand;
 use crate::plan::{Environment, Request};
 use crate::report::{Consistency, Outcome, Report};
-use crate::stage::{Stage, stage};
+use crate::stage::{Stage, stage_telling};
+
+const NOTHING: Undone = Undone { made: "the command was not started", followed: "the command was not started" };
 
 /// `clawsnap stage`.
 pub(super) fn run(typed: &args::Stage) -> ExitCode {
@@ -42,7 +44,7 @@ fn reported(typed: &args::Stage, request: Request, errand: Errand) -> Result<Rep
     let (freeze, wait) = (typed.freezing.options(), typed.unattended.wait);
     let order = Stage { request, freeze, wait, errand };
     let patience = typed.freezing.patience;
-    run.report(patience, "the command was not started", move |observer| stage(order, &gate, observer))
+    run.report(patience, NOTHING, move |observer, so_far| stage_telling(order, &gate, observer, so_far))
 }
 
 /// On standard error: standard output is the command's.
@@ -52,7 +54,7 @@ fn tell(report: &Report, typed: &args::Stage) {
     }
     match report.outcome {
         Outcome::Complete | Outcome::Lossy if typed.unattended.quiet => {
-            show::gaps(report);
+            show::reservations(report);
             ran::complaints(report);
         }
         Outcome::Complete | Outcome::Lossy if typed.unattended.json => {}

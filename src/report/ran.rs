@@ -33,6 +33,10 @@ pub struct Ran {
     /// The shell command that goes back to what was there before it ran, where it was started and failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub way_back: Option<String>,
+    /// Until when rules that remove archives keep the one that it needs: ISO 8601, UTC; none where that could not be marked,
+    /// or is not needed any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way_back_kept_until: Option<String>,
     /// What came of going back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{self as kernel, Advice, AtFlags, OFlags};
+use rustix::fs::{self as kernel, Advice, AtFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::{WANTED, stat, way_to};
@@ -83,6 +83,22 @@ impl Reader {
     pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
         let _step = self.pass(Verb::Xattr)?;
         Ok(kernel::fsetxattr(&self.file, name, value, kernel::XattrFlags::empty())?)
+    }
+
+    /// Removes an extended attribute, which needs no descriptor that may write.
+    pub(crate) fn remove_xattr(&self, name: &[u8]) -> io::Result<()> {
+        let _step = self.pass(Verb::Xattr)?;
+        remove_xattr(&self.file, name)
+    }
+
+    /// Takes a lock that others may have as well, without waiting; `false` where somebody holds an exclusive one.
+    pub(crate) fn lock_shared(&self) -> io::Result<bool> {
+        let _step = self.pass(Verb::Lock)?;
+        match kernel::flock(&self.file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether another process holds a lock on the byte at `offset`.

@@ -1,8 +1,11 @@
 //! The machine and this process: clocks, limits, identity, randomness.
 
 use std::io;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+#[cfg(feature = "cli")]
+use rustix::process::Rlimit;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
@@ -57,9 +60,29 @@ pub(crate) fn be_nice() {
     let _allowed = rustix::process::nice(10);
 }
 
+/// The soft limit of open descriptors that this process was given, once it was raised.
+static GIVEN: OnceLock<Option<u64>> = OnceLock::new();
+
+/// The soft limit of open descriptors that this process was given, whatever it is by now; none where there is none.
+#[cfg(feature = "cli")]
+pub(crate) fn given_descriptor_limit() -> Option<u64> {
+    GIVEN.get().copied().unwrap_or_else(|| getrlimit(Resource::Nofile).current)
+}
+
+/// Sets the soft limit of open descriptors.
+///
+/// # Errors
+/// It is above the hard one.
+#[cfg(feature = "cli")]
+pub(crate) fn set_descriptor_limit(soft: u64) -> io::Result<()> {
+    let limit = Rlimit { current: Some(soft), ..getrlimit(Resource::Nofile) };
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
+
 /// Raises the soft limit of open descriptors to the hard one; returns the limit in force.
 pub(crate) fn raise_descriptor_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
+    GIVEN.get_or_init(|| limit.current);
     let before = limit.current;
     limit.current = limit.maximum;
     let current = if setrlimit(Resource::Nofile, limit).is_ok() { limit.maximum } else { before };

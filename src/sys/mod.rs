@@ -8,7 +8,7 @@ mod process;
 pub(crate) use dir::{Dir, Listed, Listing};
 pub(crate) use file::{DiskReader, Reader, Writer, remove_xattr};
 #[cfg(feature = "cli")]
-pub(crate) use host::be_nice;
+pub(crate) use host::{be_nice, given_descriptor_limit, set_descriptor_limit};
 pub(crate) use host::{
     coarse_now, coarse_tick, effective_gid, effective_uid, forgo_ownership, lock_holder, now, peak_memory,
     raise_descriptor_limit, random_hex, utc_stamp,

@@ -23,6 +23,7 @@ pub(crate) use told::{Loss, Told};
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,7 +32,7 @@ use crate::archive::Decoder;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::freeze::DatabaseOptions;
-use crate::gate::{Gate, Realm, Step, Verb};
+use crate::gate::{self, At, Gate, Realm, Step, Verb};
 use crate::naming::{PROVEN, SEEN};
 use crate::sys;
 use ahead::read_ahead;
@@ -75,8 +76,22 @@ fn run(
     observer: &dyn Observer,
     verdict: &mut Verdict,
 ) -> Result<()> {
-    let file = File::open(archive).map_err(|error| Error::failed("open the archive", archive, error))?;
+    let file = opened(archive, gate)?;
     believed_no_more(&file, gate, look_at(&file, archive, options, gate, observer, verdict))
+}
+
+fn opened(archive: &Path, gate: &Arc<dyn Gate>) -> Result<File> {
+    let step = Step { verb: Verb::Open, realm: Realm::Output, dir: b"", name: archive.as_os_str().as_encoded_bytes() };
+    let open = || {
+        let _step = gate::take(&**gate, &step, At::Nowhere)?;
+        File::open(archive)
+    };
+    open().map_err(|error| Error::failed("open the archive", archive, error))
+}
+
+/// A step about a file that is open.
+fn step(verb: Verb) -> Step<'static> {
+    Step { verb, realm: Realm::Output, dir: b"", name: b"" }
 }
 
 fn look_at(
@@ -140,10 +155,10 @@ struct Opened<R> {
 /// whatever is noted on it: its length and time may well be what they were.
 fn believed_no_more<T>(file: &File, gate: &Arc<dyn Gate>, outcome: Result<T>) -> Result<T> {
     if matches!(outcome, Err(Error::Unproven(_))) {
-        let step = Step { verb: Verb::Xattr, realm: Realm::Output, dir: b"", name: b"" };
         for note in [PROVEN, SEEN] {
             // Where there is none, or it is not ours to take away, there is nothing to do.
-            gate.pass(&step).and_then(|()| sys::remove_xattr(file, note)).unwrap_or_default();
+            let taken = gate::take(&**gate, &step(Verb::Xattr), At::File(file.as_raw_fd()));
+            taken.and_then(|_step| sys::remove_xattr(file, note)).unwrap_or_default();
         }
     }
     outcome
@@ -157,7 +172,11 @@ fn open<'a>(
     gate: &Arc<dyn Gate>,
     observer: &'a dyn Observer,
 ) -> Result<Opened<impl Read + Send + use<'a>>> {
-    let found = file.metadata().map_err(|error| Error::failed("look at the archive", archive, error))?;
+    let look = || {
+        let _step = gate::take(&**gate, &step(Verb::Stat), At::File(file.as_raw_fd()))?;
+        file.metadata()
+    };
+    let found = look().map_err(|error| Error::failed("look at the archive", archive, error))?;
     if found.is_dir() {
         let cause = io::Error::from(io::ErrorKind::IsADirectory);
         return Err(Error::failed("read the archive", archive, cause));
@@ -186,7 +205,7 @@ pub(crate) fn read_ours(
     observer: &dyn Observer,
     guest: &mut dyn Guest,
 ) -> Result<Proof> {
-    let file = File::open(archive).map_err(|error| Error::failed("open the archive", archive, error))?;
+    let file = opened(archive, gate)?;
     read_ours_of(file, archive, gate, observer, guest)
 }
 
@@ -274,8 +293,10 @@ struct Watched<'a> {
 
 impl Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.gate.pass(&Step { verb: Verb::Read, realm: Realm::Output, dir: b"", name: b"" })?;
-        let n = self.file.read(buffer)?;
+        let n = {
+            let _step = gate::take(&*self.gate, &step(Verb::Read), At::File(self.file.as_raw_fd()))?;
+            self.file.read(buffer)?
+        };
         self.read += n as u64;
         self.observer.on(Event::ReadBack { bytes: self.read });
         Ok(n)

@@ -42,6 +42,7 @@ pub fn full() -> Report {
         skipped_volatile_count: 1,
         warnings: vec![text()],
         gaps: vec![text()],
+        leftovers: vec![text()],
         external_symbolic_links: vec![ExternalLink { entry_path: name(), linkpath: name() }],
         version: "0",
         format_version: 1,
@@ -88,6 +89,7 @@ pub fn full() -> Report {
             touched: fated(Fate::Torn("x".into())),
             differences: fated(Fate::Torn("x".into())),
             way_back: Some(text()),
+            way_back_kept_until: Some(text()),
             rollback: Some(Rollback { done: true, error: Some(text()), kept: vec![name()], warnings: vec![text()] }),
         }),
         pruned: Some(Pruned {

@@ -28,6 +28,8 @@ pub enum Call {
     ReadOn,
     OpenDir,
     ReadDir,
+    /// In a directory.
+    MakeDir,
 }
 
 /// What an ill filesystem answers.
@@ -224,6 +226,10 @@ impl Filesystem for Served {
             let bytes = tree.node(inode).contents.as_deref().unwrap_or_default();
             reply.data(inode::part(bytes, offset, size));
         });
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        self.treat(Call::MakeDir, parent, reply, ReplyEntry::error, |_, reply| reply.error(Errno::EROFS));
     }
 
     fn opendir(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {

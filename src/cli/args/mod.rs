@@ -104,6 +104,10 @@ pub(super) struct Launch {
     #[arg(long)]
     pub(super) with: Option<u32>,
 
+    /// The soft limit of open descriptors to have
+    #[arg(long)]
+    pub(super) descriptors: Option<u64>,
+
     /// A file that is told why the command could not be become, the command, and its arguments
     #[arg(last = true, required = true)]
     pub(super) words: Vec<OsString>,
