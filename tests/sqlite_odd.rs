@@ -140,7 +140,10 @@ fn a_copy_that_is_too_dear_to_be_made_again_has_the_time_of_what_is_in_it() {
     // The first look at the tree, after everything is pinned, finds that it moves.
     let (new, opened) = (scene.session("a", 9), AtomicU64::new(0));
     let gate = at_source(move |step| {
-        if step.verb == Verb::OpenDir && step.name.ends_with(b"a/sessions") && opened.fetch_add(1, Ordering::SeqCst) == 1 {
+        if step.verb == Verb::OpenDir
+            && step.name.ends_with(b"a/sessions")
+            && opened.fetch_add(1, Ordering::SeqCst) == 1
+        {
             write_cold(&new, "{}\n");
         }
         Ok(())
