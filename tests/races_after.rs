@@ -157,6 +157,37 @@ fn a_file_that_never_rested_and_is_removed_is_torn_with_what_was_read_of_it() {
     }
 }
 
+/// A large log that was appended to while its ends were read was lost, though its name was bound to one file all the time.
+#[test]
+fn a_large_file_that_grows_faster_than_it_is_looked_at_is_held_all_the_same() {
+    let names = ["agents/a/sessions/7.jsonl", "workspace/log.md"];
+    for (name, rests) in names.into_iter().flat_map(|name| [(name, true), (name, false)]) {
+        let scene = Scene::new();
+        let path = scene.state().join(name);
+        write(&path, "{\"n\":1}\n".repeat(100));
+        let (log, frozen) = (path.clone(), Arc::new(AtomicBool::new(false)));
+        let over = Arc::clone(&frozen);
+        let gate = Script::new(move |_, step| {
+            if step.verb == Verb::Read && !(rests && over.load(Ordering::SeqCst)) {
+                append(&log, "{\"more\":1}\n");
+            }
+            Ok(())
+        });
+        let backup = scene.backup().mode(Mode::Link).holding_nothing().settle(Duration::from_millis(50)).gate(gate);
+        let (report, archive) = scene.play(backup.observer(Frozen(move || frozen.store(true, Ordering::SeqCst))));
+        assert!(
+            report.restless.iter().any(|restless| restless.path.0.ends_with(name.as_bytes())),
+            "{name}: {:?}",
+            report.restless
+        );
+        let (torn, code) = if rests { (vec![], 0) } else { (vec![path.clone()], 3) };
+        assert_eq!((report.exit_code(), paths(&report.losses)), (code, torn), "{name}, rests: {rests}");
+        let archived = archive.contents(&path).expect("is there");
+        assert!(archived.starts_with("{\"n\":1}\n".repeat(100).as_bytes()), "{name}");
+        assert!(!rests || archived == fs::read(&path).expect("reads"), "{name}");
+    }
+}
+
 /// Of two names of a file that was rewritten, or would not rest, only the first was told of.
 #[test]
 fn each_name_of_a_file_that_moved_is_told_of() {

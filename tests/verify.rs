@@ -4,6 +4,7 @@ mod support;
 
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
+use std::process::Command;
 
 use clawsnap::freeze::{Check, DatabaseOptions};
 use clawsnap::verify::{Origin, Trust, VerifyOptions};
@@ -112,6 +113,61 @@ fn a_bomb_is_refused_unless_it_is_expected() {
     assert_eq!(refused.exit_code(), 4);
     assert!(refused.error.is_some_and(|error| error.contains("--any-ratio")));
     assert_eq!(with(&archive, &VerifyOptions { any_ratio: true, ..VerifyOptions::default() }).exit_code(), 0);
+}
+
+/// What unpacks to more than is taken for harmless lost its proof, though nothing said that it was broken.
+#[test]
+fn what_may_be_a_bomb_keeps_its_notes_and_what_is_broken_does_not() {
+    let scene = Scene::new();
+    fs::File::create(scene.path("state/zeros")).expect("creates").set_len(200 << 20).expect("grows");
+    let archive = scene.archive("tar.zst");
+    let notes = ["user.clawsnap.proof", "user.clawsnap.seen"];
+    let attribute = |program: &str, words: &[&str]| {
+        Command::new(program).args(words).arg(&archive).output().is_ok_and(|output| output.status.success())
+    };
+    if !notes.iter().all(|note| attribute("setfattr", &["-n", note, "-v", "x"])) {
+        eprintln!("skipped: there are no extended attributes here");
+        return;
+    }
+    let noted = || notes.map(|note| attribute("getfattr", &["-n", note]));
+    assert_eq!((verdict(&archive).exit_code(), noted()), (4, [true, true]));
+    let length = fs::metadata(&archive).expect("is there").len();
+    OpenOptions::new().write(true).open(&archive).expect("opens").set_len(length - 100).expect("cuts");
+    let any = VerifyOptions { any_ratio: true, ..VerifyOptions::default() };
+    assert_eq!((with(&archive, &any).exit_code(), noted()), (4, [false, false]));
+}
+
+/// A helper whose disk fails it, from the `number`th read on, or at that alone.
+fn failing(number: u32, on: &str) -> VerifyOptions {
+    let inject =
+        format!("exec strace -qq -o /dev/null -e inject=read,pread64:error=EIO:when={number}{on} \"$0\" \"$@\"");
+    let words: [std::ffi::OsString; 3] = ["/bin/sh".into(), "-c".into(), inject.into()];
+    let databases = DatabaseOptions { helper: words.into_iter().chain(helper()).collect(), ..thorough().databases };
+    VerifyOptions { databases, any_ratio: false }
+}
+
+/// A disk that could not be read while a database was looked at made a sound archive a broken one.
+#[test]
+fn a_disk_that_fails_a_helper_says_nothing_about_the_archive() {
+    if !Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: strace is not installed, or may not trace here");
+        return;
+    }
+    let scene = Scene::new();
+    let database = rusqlite::Connection::open(scene.path("state/memory.db")).expect("opens");
+    let rows = "CREATE TABLE t(n, text); INSERT INTO t VALUES(1, hex(zeroblob(10000))), (2, hex(zeroblob(1000)))";
+    database.execute_batch(rows).expect("writes");
+    database.close().expect("closes");
+    let archive = scene.archive("tar");
+    let code = |number: u32, on: &str| {
+        let verdict = with(&archive, &failing(number, on));
+        assert!(matches!(verdict.exit_code(), 0 | 1), "read {number}{on}: {:?}", verdict.error);
+        verdict.exit_code()
+    };
+    // Some of the first are those of its start.
+    let reads = (1..200).take_while(|number| code(*number, "+") == 1).count();
+    assert!((5..199).contains(&reads), "{reads} reads");
+    (1..=reads).for_each(|number| assert!(code(number as u32, "") < 2));
 }
 
 #[test]
@@ -237,7 +293,7 @@ fn an_archive_of_openclaws_is_read_by_openclaws_rules_and_said_to_prove_less() {
 /// The commands, as whoever types them meets them.
 #[cfg(feature = "cli")]
 mod commands {
-    use std::process::{Command, Output};
+    use std::process::Output;
 
     use super::*;
 

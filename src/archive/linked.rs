@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::entry::{Stat, Timestamp};
 use crate::fate::Fate;
+use crate::freeze::Entry;
 
 /// Where the first name of each hard-linked inode lies.
 #[derive(Default)]
@@ -19,15 +20,20 @@ struct First {
 }
 
 impl FirstNames {
-    /// A file that may have other names lies at `path`, and met this fate.
-    pub(crate) fn note(&mut self, stat: &Stat, path: &[u8], fate: &Fate) {
-        let fate = (*fate != Fate::Kept).then(|| Box::new(fate.clone()));
-        self.0.insert(stat.id(), First { path: path.into(), size: stat.size, mtime: stat.mtime, fate });
+    /// A file lies at `path`, by this metadata, and met this fate. What came in the place of the one that was held is not
+    /// what the other names of that are bound to.
+    pub(crate) fn note(&mut self, entry: &Entry, written: &Stat, path: &[u8], fate: &Fate) {
+        let stat = entry.stat;
+        if entry.may_have_other_names() && written.id() == stat.id() {
+            let fate = (*fate != Fate::Kept).then(|| Box::new(fate.clone()));
+            self.0.insert(stat.id(), First { path: path.into(), size: stat.size, mtime: stat.mtime, fate });
+        }
     }
 
     /// Where the first name of the same file lies, and what became of it, if this is another one.
-    pub(crate) fn of(&self, stat: &Stat) -> Option<(&[u8], Fate)> {
-        if stat.nlink < 2 {
+    pub(crate) fn of(&self, entry: &Entry) -> Option<(&[u8], Fate)> {
+        let stat = entry.stat;
+        if !entry.may_have_other_names() {
             return None;
         }
         // Where the inode was not kept alive, its number may have been given to another file: that one differs.

@@ -332,7 +332,7 @@ impl<'a, W: Write> Writer<'a, W> {
     /// Writes a second name of an inode as a link to its first, whose fate it shares; `None` if this is the first.
     fn hard_link(&mut self, path: &[u8], place: Place<'_>) -> io::Result<Option<Fate>> {
         let Entry { stat, held, .. } = place.entry;
-        let Some((first, fate)) = self.linked.of(stat).map(|(path, fate)| (path.to_vec(), fate)) else {
+        let Some((first, fate)) = self.linked.of(place.entry).map(|(path, fate)| (path.to_vec(), fate)) else {
             return Ok(None);
         };
         let piece = Piece { link: Some(&first), ..Piece::new(Form::Hardlink, path, stat) };
@@ -384,10 +384,7 @@ impl<'a, W: Write> Writer<'a, W> {
         if let Some(tail) = tail {
             self.tails.push((path.to_vec(), stat, tail));
         }
-        // What came in its place is not what its other names are bound to.
-        if stat.nlink > 1 && stat.id() == place.entry.stat.id() {
-            self.linked.note(&place.entry.stat, path, &fate);
-        }
+        self.linked.note(place.entry, &stat, path, &fate);
         self.advance(place.entry.stat.size);
         self.counts.bytes += size;
         Ok(fate)

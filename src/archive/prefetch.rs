@@ -77,7 +77,7 @@ impl<'a> Lane<'a> {
 /// A file is read before its turn, unless it may turn out to be another name of one that was archived.
 fn ahead<'a>(found: Found<'a>, reading: &Reading) -> Option<Ready<'a>> {
     let Found { base, node, entry } = found;
-    let entry = entry.filter(|entry| reads(&entry.held) && entry.stat.nlink < 2)?;
+    let entry = entry.filter(|entry| reads(&entry.held) && !entry.may_have_other_names())?;
     Some(Ready::of(Place { base, node, entry }, reading))
 }
 

@@ -109,6 +109,16 @@ struct Found<'a> {
     marks: Marks,
     /// Of a database: its extended attributes. They were read before it had a helper.
     database: Option<&'a Xattrs>,
+    /// There will be no other attempt: it is held as well as it can be.
+    is_last: bool,
+}
+
+/// A file of which only the name is frozen, as it was looked at when it was held.
+struct Named {
+    stat: Stat,
+    /// What proves that it only grew since, if it is hot.
+    fingerprint: Option<Box<Fingerprint>>,
+    marks: Marks,
 }
 
 /// Captures the names of one directory.
@@ -137,8 +147,8 @@ impl Capturer<'_> {
     /// # Errors
     /// Only the cancellation of the run.
     pub(crate) fn capture(&self, name: &[u8], class: Class, raw: bool) -> io::Result<Outcome> {
-        for _ in 0..ATTEMPTS {
-            match self.attempt(name, class, raw) {
+        for number in 1..=ATTEMPTS {
+            match self.attempt(name, class, raw, number == ATTEMPTS) {
                 Ok(Some(entry)) => return Ok(Outcome::Taken(entry)),
                 Ok(None) => {}
                 Err(refusal) => match refusal.meaning() {
@@ -151,8 +161,8 @@ impl Capturer<'_> {
         Ok(Outcome::Moved)
     }
 
-    /// One attempt; `None` if the name changed hands meanwhile.
-    fn attempt(&self, name: &[u8], class: Class, raw: bool) -> Result<Option<Entry>, Refusal> {
+    /// One attempt; `None` if the name changed hands meanwhile, or its file moved and this attempt is not the last.
+    fn attempt(&self, name: &[u8], class: Class, raw: bool, is_last: bool) -> Result<Option<Entry>, Refusal> {
         let looked = sys::coarse_now();
         let stat = self.dir.stat(name).by(Verb::Stat)?;
         match stat.kind {
@@ -160,7 +170,7 @@ impl Capturer<'_> {
             Kind::File => {
                 let database = if raw { None } else { self.database_at(name, &stat)? };
                 let marks = Marks { database: raw || database.is_some(), ..self.marks(&stat, looked) };
-                self.file(Found { name, class, stat, marks, database: database.as_ref() })
+                self.file(Found { name, class, stat, marks, database: database.as_ref(), is_last })
             }
             Kind::Directory | Kind::Fifo | Kind::Socket | Kind::Device => Ok(None),
         }
@@ -243,17 +253,11 @@ impl Capturer<'_> {
         let staging = self.staging()?;
         let berth = staging.berth(self.worker).by(Verb::Create)?;
         berth.link(self.dir, found.name).by(Verb::Link)?;
-        let held = match berth.stat().by(Verb::Stat) {
-            Ok(held) if held.same_contents(&found.stat) => held,
-            other => {
-                staging.give_up(berth.staged);
-                return other.map(|_| None);
-            }
-        };
-        let stat = Stat { nlink: held.nlink - 1, ctime: found.stat.ctime, ..held };
-        match self.fingerprint(found, || berth.open().map(Arc::new)) {
-            Ok(Some(fingerprint)) => {
-                Ok(Some(Entry { fingerprint, ..entry(stat, Held::Link(berth.staged), found.marks) }))
+        let held = berth.stat().by(Verb::Stat);
+        match held.and_then(|held| self.named(found, held, || berth.open().map(Arc::new))) {
+            Ok(Some(Named { stat, fingerprint, marks })) => {
+                let stat = Stat { nlink: stat.nlink - 1, ctime: found.stat.ctime, ..stat };
+                Ok(Some(Entry { fingerprint, ..entry(stat, Held::Link(berth.staged), marks) }))
             }
             other => {
                 staging.give_up(berth.staged);
@@ -265,13 +269,14 @@ impl Capturer<'_> {
     fn pin(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
         let exhausted = || io::Error::other("the limit of open files is reached");
         let permit = self.settings.descriptors.take(1).ok_or_else(exhausted).by(Verb::Create)?;
-        let Some(reader) = self.open(found)? else { return Ok(None) };
+        let Some((reader, held)) = self.open(found)? else { return Ok(None) };
         let reader = Arc::new(reader);
-        let Some(fingerprint) = self.fingerprint(found, || Ok(Arc::clone(&reader)))? else { return Ok(None) };
+        let Some(named) = self.named(found, held, || Ok(Arc::clone(&reader)))? else { return Ok(None) };
+        let Named { stat, fingerprint, marks } = named;
         let file =
             Arc::try_unwrap(reader).map_err(|_| io::Error::other("the file is in use")).by(Verb::Open)?.into_file();
         let held = Held::Pin(Box::new(Pinned { file, _permit: permit }));
-        Ok(Some(Entry { fingerprint, ..entry(found.stat, held, found.marks) }))
+        Ok(Some(Entry { fingerprint, ..entry(stat, held, marks) }))
     }
 
     fn hold(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
@@ -279,7 +284,7 @@ impl Capturer<'_> {
         let fits = found.marks.hot && found.stat.size <= self.settings.hold_limit;
         let permit = fits.then(|| self.settings.memory.take(found.stat.size)).flatten();
         let permit = permit.ok_or_else(refused).by(Verb::Create)?;
-        let Some(reader) = self.open(found)? else { return Ok(None) };
+        let Some((reader, _)) = self.open(found)? else { return Ok(None) };
         let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
         let reading = content::read(&reader).by(Verb::Read)?;
         let marks = self.marks_when_read(found, &reading);
@@ -289,7 +294,7 @@ impl Capturer<'_> {
 
     fn copy(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
         let staging = self.staging()?;
-        let Some(reader) = self.open(found)? else { return Ok(None) };
+        let Some((reader, _)) = self.open(found)? else { return Ok(None) };
         let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
         let reading = content::copy(&reader, staging, self.worker).by(Verb::Read)?;
         let marks = self.marks_when_read(found, &reading);
@@ -298,7 +303,7 @@ impl Capturer<'_> {
 
     fn clone_extents(&self, found: &Found<'_>) -> Result<Option<Entry>, Refusal> {
         let staging = self.staging()?;
-        let Some(reader) = self.open(found)? else { return Ok(None) };
+        let Some((reader, _)) = self.open(found)? else { return Ok(None) };
         let xattrs = boxed(reader.xattrs().by(Verb::Xattr)?);
         let place = staging.place(self.worker).by(Verb::Create)?;
         let file = staging.create_file(place).by(Verb::Create)?;
@@ -334,27 +339,40 @@ impl Capturer<'_> {
         Ok(Some(Entry { xattrs, ..entry(found.stat, held, Marks::default()) }))
     }
 
-    /// Opens what was found; `None` if the name is bound to something else by now.
-    fn open(&self, found: &Found<'_>) -> Result<Option<Reader>, Refusal> {
+    /// Opens what was found, and looks at it; `None` if the name is bound to something else by now.
+    fn open(&self, found: &Found<'_>) -> Result<Option<(Reader, Stat)>, Refusal> {
         let reader = self.dir.open_file(found.name).by(Verb::Open)?;
         let opened = reader.stat().by(Verb::Stat)?;
-        Ok((opened.kind == Kind::File && opened.id() == found.stat.id()).then_some(reader))
+        Ok((opened.kind == Kind::File && opened.id() == found.stat.id()).then_some((reader, opened)))
     }
 
-    /// The fingerprint of a file whose contents are not frozen, if it is hot; the outer `None` if it moved meanwhile.
-    fn fingerprint(
+    /// What is known of a file whose contents are not frozen, and that looked like this when it was `held`; `None` if it is
+    /// to be taken anew.
+    fn named(
         &self,
         found: &Found<'_>,
+        held: Stat,
         open: impl FnOnce() -> io::Result<Arc<Reader>>,
-    ) -> Result<Option<Option<Box<Fingerprint>>>, Refusal> {
-        if !found.marks.hot {
-            return Ok(Some(None));
+    ) -> Result<Option<Named>, Refusal> {
+        let unmoved = held.same_contents(&found.stat);
+        if unmoved && !found.marks.hot {
+            return Ok(Some(Named { stat: held, fingerprint: None, marks: found.marks }));
+        }
+        if held.id() != found.stat.id() || !unmoved && !found.is_last {
+            return Ok(None);
         }
         let reader = open().by(Verb::Open)?;
-        let print = Fingerprint::of(&reader, found.stat.size).by(Verb::Read)?;
+        let print = if unmoved { Fingerprint::of(&reader, held.size).by(Verb::Read)? } else { None };
+        let now = reader.stat().by(Verb::Stat)?;
         // Taken of other contents than were looked at, it would prove the wrong thing.
-        let unmoved = reader.stat().by(Verb::Stat)?.same_contents(&found.stat);
-        Ok((unmoved && print.is_some()).then(|| print.map(Box::new)))
+        let fingerprint = print.filter(|_| now.same_contents(&found.stat)).map(Box::new);
+        if fingerprint.is_some() {
+            return Ok(Some(Named { stat: held, fingerprint, marks: found.marks }));
+        }
+        // It is written to faster than it can be looked at. It is there all the time, so it is held as it is by now, and
+        // nothing is believed of it: what became of it shows when it is archived.
+        let marks = Marks { hot: true, unproven: true, ..found.marks };
+        Ok(found.is_last.then_some(Named { stat: now, fingerprint, marks }))
     }
 
     /// The extended attributes of a SQLite database; `None` if the file is none. From then on this process does not

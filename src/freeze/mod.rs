@@ -376,6 +376,10 @@ fn take_in_copies(node: &mut Node) {
             marks: Marks { database: true, ..Marks::default() },
         }));
     }
+    // What was only named like a part was captured as a file by itself, as of the freeze: that stays, and comes once.
+    let is_held = |part: &mut Entry| node.entries.binary_search_by(|entry| entry.name.cmp(&part.name)).is_ok();
+    let surplus: Vec<Entry> = parts.extract_if(.., is_held).collect();
+    surplus.iter().for_each(|part| visit::give_up(&node.place, part));
     for part in parts {
         node.notes.remove(&part.name);
         node.entries.push(part);

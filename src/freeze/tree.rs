@@ -110,6 +110,15 @@ pub(crate) enum Held {
     Database(Arc<Database>),
 }
 
+impl Entry {
+    /// Whether other names can hold the same contents. Those of a database, and of its parts, are not the file's alone: its log
+    /// and its journal are found by its name, so each name is copied by itself, and may come to other contents.
+    pub(crate) fn may_have_other_names(&self) -> bool {
+        let is_database = self.marks.database || matches!(self.held, Held::Database(_));
+        self.stat.nlink > 1 && !is_database
+    }
+}
+
 impl Held {
     /// By which capture it is held; none was needed for directories and symbolic links.
     pub(crate) fn capture(&self) -> Option<Capture> {

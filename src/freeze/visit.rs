@@ -552,7 +552,8 @@ fn directory_entry(name: Leaf, ino: u64, parent: &Stat, child: NodeId) -> Entry 
     Entry { name, stat, held: Held::Directory(child), xattrs: None, fingerprint: None, marks: Marks::default() }
 }
 
-fn give_up(place: &Place, entry: &Entry) {
+/// Gives up what holds an entry in staging.
+pub(super) fn give_up(place: &Place, entry: &Entry) {
     if let (Some(staging), Some(staged)) = (&place.staging, entry.held.staged()) {
         staging.give_up(staged);
     }

@@ -119,7 +119,7 @@ impl<'a> Layout<'a> {
 
     /// Lays out another name of a file that has its place already, whose fate it shares; `None` if it is none.
     fn second_name(&mut self, path: &[u8], entry: &Entry) -> io::Result<Option<Fate>> {
-        let Some((first, fate)) = self.linked.of(&entry.stat) else { return Ok(None) };
+        let Some((first, fate)) = self.linked.of(entry) else { return Ok(None) };
         self.tree.settle()?;
         let root = self.tree.root().clone();
         let is_linked = self.tree.hard_link(path, &meta(&entry.stat, &Xattrs::new()), &root, first, first)?;
@@ -132,16 +132,8 @@ impl<'a> Layout<'a> {
         }
         self.live.push(true);
         self.counts.bytes += place.entry.stat.size;
-        self.note_names(path, place.entry, &place.entry.stat, &Fate::Kept);
+        self.linked.note(place.entry, &place.entry.stat, path, &Fate::Kept);
         Ok(Fate::Kept)
-    }
-
-    /// Notes where a file of several names lies that was laid out with `stat`, and what became of it. What came in its place is
-    /// not what its other names are bound to.
-    fn note_names(&mut self, path: &[u8], entry: &Entry, stat: &Stat, fate: &Fate) {
-        if entry.stat.nlink > 1 && stat.id() == entry.stat.id() {
-            self.linked.note(&entry.stat, path, fate);
-        }
     }
 
     /// Whether the second name that holds the file could be given its place: it is large, and nobody wrote to it, by all
@@ -177,7 +169,7 @@ impl<'a> Layout<'a> {
             self.counts.tails += 1;
         }
         self.counts.bytes += contents.size;
-        self.note_names(path, place.entry, &contents.stat, &fate);
+        self.linked.note(place.entry, &contents.stat, path, &fate);
         Ok(fate)
     }
 

@@ -77,7 +77,25 @@ fn run(
     verdict: &mut Verdict,
 ) -> Result<()> {
     let file = opened(archive, gate)?;
-    believed_no_more(&file, gate, look_at(&file, archive, options, gate, observer, verdict))
+    let mut bound = Bound { most: if options.any_ratio { u64::MAX } else { MOST_RATIO }, exceeded: false };
+    let outcome = look_at(&file, archive, options, gate, observer, verdict, &mut bound);
+    // What may be a bomb was not read to its end: nothing says that it is broken.
+    if bound.exceeded { outcome } else { believed_no_more(&file, gate, outcome) }
+}
+
+/// How far an archive may unpack.
+struct Bound {
+    /// To so many times its length.
+    most: u64,
+    /// It went further.
+    exceeded: bool,
+}
+
+impl Bound {
+    /// Bytes that an archive of this length may unpack to. One that has none cannot be held against it.
+    fn of(&self, length: Option<u64>) -> u64 {
+        length.map_or(u64::MAX, |length| length.saturating_mul(self.most).max(HARMLESS))
+    }
 }
 
 fn opened(archive: &Path, gate: &Arc<dyn Gate>) -> Result<File> {
@@ -101,12 +119,14 @@ fn look_at(
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
     verdict: &mut Verdict,
+    bound: &mut Bound,
 ) -> Result<()> {
-    let most = if options.any_ratio { u64::MAX } else { MOST_RATIO };
-    let Opened { input, bytes, ours } = open(file, archive, most, gate, observer)?;
-    verdict.archive_bytes = bytes;
+    let Opened { input, bytes, ours } = open(file, archive, gate, observer)?;
+    verdict.archive_bytes = bytes.unwrap_or_default();
     let mut databases = Databases::new(&options.databases, gate);
-    let outcome = read_ahead(input, |input| {
+    let outcome = read_ahead(input, |inner| {
+        // Whoever reads meets the bound, and not who reads ahead: what is wrong before it is found first.
+        let input = Bounded { inner, left: bound.of(bytes), exceeded: &mut bound.exceeded };
         if ours { read_own(input, verdict, &mut databases) } else { read_foreign(input, verdict, &mut databases) }
     });
     // Trouble with the temporary directory is no fault of the archive.
@@ -145,8 +165,8 @@ fn read_foreign(input: impl Read, verdict: &mut Verdict, databases: &mut Databas
 struct Opened<R> {
     /// All of it, unpacked.
     input: R,
-    /// Its length.
-    bytes: u64,
+    /// Its length; a pipe has none.
+    bytes: Option<u64>,
     /// Whether we made it.
     ours: bool,
 }
@@ -168,7 +188,6 @@ fn believed_no_more<T>(file: &File, gate: &Arc<dyn Gate>, outcome: Result<T>) ->
 fn open<'a>(
     file: &'a File,
     archive: &Path,
-    most_ratio: u64,
     gate: &Arc<dyn Gate>,
     observer: &'a dyn Observer,
 ) -> Result<Opened<impl Read + Send + use<'a>>> {
@@ -184,15 +203,11 @@ fn open<'a>(
     let bytes = found.len();
     observer.on(Event::Sealed { bytes });
     let input = Watched { file, read: 0, gate: Arc::clone(gate), observer };
-    let unpacked = Decoder::new(input).map_err(unreadable)?;
-    // A pipe has no length to be held against.
-    let is_bounded = most_ratio < u64::MAX && found.is_file();
-    let left = if is_bounded { bytes.saturating_mul(most_ratio).max(HARMLESS) } else { u64::MAX };
-    let mut input = BufReader::with_capacity(256 * 1024, Bounded { inner: unpacked, left });
+    let mut input = BufReader::with_capacity(256 * 1024, Decoder::new(input).map_err(unreadable)?);
     let mut start = Vec::new();
     input.by_ref().take(LOOKED_AT).read_to_end(&mut start).map_err(unreadable)?;
     let ours = is_ours(&start);
-    Ok(Opened { input: Cursor::new(start).chain(input), bytes, ours })
+    Ok(Opened { input: Cursor::new(start).chain(input), bytes: found.is_file().then_some(bytes), ours })
 }
 
 /// Reads an archive of ours to its end, with a guest. How far it unpacks is not bounded: nothing is written.
@@ -221,7 +236,7 @@ pub(crate) fn read_ours_of(
     guest: &mut dyn Guest,
 ) -> Result<Proof> {
     let mut read = || {
-        let Opened { input, ours, .. } = open(&file, archive, u64::MAX, gate, observer)?;
+        let Opened { input, ours, .. } = open(&file, archive, gate, observer)?;
         if !ours {
             return Err(unproven(
                 "it has no inventory, as clawsnap's archives have: `clawsnap verify` looks at it, tar -t lists it",
@@ -304,19 +319,35 @@ impl Read for Watched<'_> {
 }
 
 /// Ends a bomb.
-struct Bounded<R> {
+struct Bounded<'a, R> {
     inner: R,
     left: u64,
+    exceeded: &'a mut bool,
 }
 
-impl<R: Read> Read for Bounded<R> {
+impl<R: BufRead> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
-            io::Error::other(format!(
-                "it unpacks to more than {MOST_RATIO} times its length; if it is yours and holds such files, --any-ratio"
-            ))
-        })?;
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
         Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Bounded<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let block = self.inner.fill_buf()?;
+        if self.left == 0 && !block.is_empty() {
+            *self.exceeded = true;
+            return Err(io::Error::other(format!(
+                "it unpacks to more than {MOST_RATIO} times its length; if it is yours and holds such files, --any-ratio"
+            )));
+        }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
+        Ok(&block[..block.len().min(most)])
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.left -= n as u64;
+        self.inner.consume(n);
     }
 }

@@ -117,9 +117,11 @@ impl Server {
                 Say::Released
             }
             Ask::Copy => self.copy(),
-            Ask::Verify => match self.check(Way::Raw) {
+            Ask::Verify => match self.verify() {
                 Ok(copied) => Say::Copied(copied),
-                Err(trouble) => Say::Failed(trouble.to_string()),
+                Err(Trouble::Broken(words)) => Say::Failed(words),
+                // Nobody else has that copy: what keeps it from being opened is the system too.
+                Err(trouble) => Say::Unable(trouble.to_string()),
             },
             Ask::Sessions => self.sessions(),
             Ask::Raw(reason) => self.raw(reason),
@@ -247,6 +249,19 @@ impl Server {
         let made = self.back_up();
         self.locked += since.elapsed();
         made
+    }
+
+    /// Checks a copy that was made elsewhere. Of a disk that fails SQLite tells as of a broken database: it is one if all of
+    /// it can be read, and it is found broken then too.
+    fn verify(&mut self) -> Result<Copied, Trouble> {
+        match self.check(Way::Raw) {
+            Err(Trouble::Broken(_)) => {
+                let channel = &mut self.channel;
+                self.source.read_copy(&mut || alive(channel))?;
+                self.check(Way::Raw)
+            }
+            other => other,
+        }
     }
 
     fn check(&mut self, way: Way) -> Result<Copied, Trouble> {

@@ -30,6 +30,8 @@ enum Pin {
     Loose,
     /// A read transaction of its helper, or a copy.
     Held,
+    /// A copy that was made under its lock, of a state that has passed: its owner shall not wait for another one.
+    Past,
     /// It could not be pinned.
     Refused,
 }
@@ -111,6 +113,13 @@ struct Hold {
     /// Copying it under that lock took so long that it is not done again.
     costly: bool,
     asked: Instant,
+}
+
+impl Hold {
+    /// Whether a state is held, with the stamps that it had. That ends with its helper.
+    fn is_held(&self) -> bool {
+        matches!(self.pin, Pin::Held | Pin::Past) && self.helper.is_some()
+    }
 }
 
 /// What all databases of a run have in common.
@@ -207,7 +216,7 @@ impl Database {
         let stamps = self.look()?;
         let mut hold = self.hold();
         if hold.costly {
-            hold.pin = Pin::Refused;
+            hold.pin = Pin::Past;
             return Ok(None);
         }
         let hot = stamps.newest().is_some_and(|newest| newest >= self.run.hot_since);
@@ -310,11 +319,11 @@ impl Database {
     }
 
     pub(super) fn is_refused(&self) -> bool {
-        self.hold().pin == Pin::Refused
+        matches!(self.hold().pin, Pin::Refused | Pin::Past)
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.hold().pin == Pin::Held
+        self.hold().is_held()
     }
 
     pub(super) fn locks(&self) -> bool {
@@ -348,8 +357,7 @@ impl Database {
 
     fn copy(&self) -> io::Result<Finished> {
         let mut hold = self.hold();
-        // A pin ends with its helper.
-        let held = hold.pin == Pin::Held && hold.helper.is_some();
+        let held = hold.is_held();
         // What was locked was copied then.
         let is_made = held && hold.locks;
         let _claim = if is_made { None } else { Some(self.claim(self.look()?.size())?) };

@@ -139,13 +139,14 @@ impl Default for DatabaseOptions {
 /// wrong with it, if something is.
 ///
 /// # Errors
-/// Trouble with the helper, which says nothing about the file; the cancellation of the run.
+/// Trouble with the helper, or of the system that it met, which say nothing about the file; the cancellation of the run.
 pub(crate) fn check_copy(options: &DatabaseOptions, staging: &Staging, staged: Staged) -> io::Result<Option<String>> {
     let mut helper = serve_copy(options, staging, staged)?;
     helper.send(&Ask::Verify)?;
     match helper.receive()? {
         Say::Copied(_) => Ok(None),
         Say::Failed(words) => Ok(Some(words)),
+        Say::Unable(words) => Err(io::Error::other(words)),
         other => Err(io::Error::other(format!("its helper said {other:?}"))),
     }
 }

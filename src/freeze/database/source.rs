@@ -56,20 +56,22 @@ pub(super) enum Trouble {
     Busy(String),
     /// It cannot be read without writing beside it: what there is are its files.
     Files(String),
-    /// It is broken, or the system is.
+    /// The system cannot: that says nothing about the database.
+    System(String),
+    /// It is broken.
     Broken(String),
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Busy(words) | Self::Files(words) | Self::Broken(words)) = self;
+        let (Self::Busy(words) | Self::Files(words) | Self::System(words) | Self::Broken(words)) = self;
         f.write_str(words)
     }
 }
 
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
-        Self::Broken(error.to_string())
+        Self::System(error.to_string())
     }
 }
 
@@ -83,6 +85,9 @@ impl From<rusqlite::Error> for Trouble {
             }
             // It would have to be recovered, or its log made; or its path is longer than SQLite takes.
             (ErrorCode::ReadOnly | ErrorCode::CannotOpen, _) => Self::Files(words),
+            // A file that ends too early is a fault of its own.
+            (_, ffi::SQLITE_IOERR_SHORT_READ) => Self::Broken(words),
+            (ErrorCode::OutOfMemory | ErrorCode::DiskFull | ErrorCode::SystemIoFailure, _) => Self::System(words),
             _ => Self::Broken(words),
         }
     }
@@ -324,6 +329,14 @@ impl Source {
         Ok(copy)
     }
 
+    /// Reads all of the copy, to see whether that can be done.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn read_copy(&self, alive: &mut dyn FnMut()) -> io::Result<()> {
+        copy_bytes(&self.staging.open_file(COPY)?, &mut io::sink(), alive)
+    }
+
     /// Checks the copy.
     pub(super) fn check(&self, check: Check, channel: UnixStream) -> Result<Copied, Trouble> {
         let mut header = [0; 100];
@@ -447,6 +460,18 @@ fn copy_bytes(reader: &Reader, writer: &mut impl Write, alive: &mut dyn FnMut())
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where memory ran short, or a disk could not be read, a sound archive was called broken.
+    #[test]
+    fn trouble_of_the_system_is_no_fault_of_the_database() {
+        let trouble = |code| Trouble::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        for code in [ffi::SQLITE_NOMEM, ffi::SQLITE_FULL, ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_NOMEM] {
+            assert!(matches!(trouble(code), Trouble::System(_)), "{code}");
+        }
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_IOERR_SHORT_READ] {
+            assert!(matches!(trouble(code), Trouble::Broken(_)), "{code}");
+        }
+    }
 
     #[test]
     fn a_name_means_nothing_else_in_a_uri() {

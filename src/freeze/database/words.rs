@@ -88,8 +88,10 @@ pub(super) enum Say {
     Session(Box<Stored>),
     /// All of them were told.
     NoMore,
-    /// Not even the bytes could be had.
+    /// Not even the bytes could be had; or a copy that was to be checked is broken.
     Failed(String),
+    /// A copy could not be checked, for a reason that says nothing about it.
+    Unable(String),
 }
 
 /// What a copy was made from.
