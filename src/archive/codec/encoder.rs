@@ -29,13 +29,6 @@ const LDM_HASH_LOG: u32 = 17;
 /// window has bytes, a denser rate would only make it forget sooner.
 const LDM_RATE_LOG: u32 = 9;
 
-/// The level at which zstd is tuned for us, which is our default: its single hash table, with matches of at least 7 bytes, in a
-/// table of 2^17 entries. On 100,000 sessions it takes a seventh less time than level 3 for 1.1 % more bytes; libzstd's own
-/// level 2, which has half that table and matches of 6 bytes, makes 3.2 % more of them.
-const ZSTD_TUNED_LEVEL: i32 = 2;
-const ZSTD_TUNED_HASH_LOG: u32 = 17;
-const ZSTD_TUNED_MIN_MATCH: u32 = 7;
-
 /// Compresses what is written to it into a sink.
 ///
 /// Input is gathered into blocks of 1 MiB. The sink is written with `write_all`, on the caller's
@@ -166,10 +159,6 @@ fn zstd_encoder(level: i32, threads: u32) -> io::Result<raw::Encoder<'static>> {
     encoder.set_parameter(CParameter::LdmBucketSizeLog(LDM_BUCKET_LOG))?;
     encoder.set_parameter(CParameter::LdmHashLog(LDM_HASH_LOG))?;
     encoder.set_parameter(CParameter::LdmHashRateLog(LDM_RATE_LOG))?;
-    if level == ZSTD_TUNED_LEVEL {
-        encoder.set_parameter(CParameter::HashLog(ZSTD_TUNED_HASH_LOG))?;
-        encoder.set_parameter(CParameter::MinMatch(ZSTD_TUNED_MIN_MATCH))?;
-    }
     encoder.set_parameter(CParameter::ChecksumFlag(true))?;
     Ok(encoder)
 }
