@@ -154,3 +154,22 @@ fn it_leads_to_what_was_guarded_though_a_variable_names_another_state() {
         assert_eq!((tree(&other), kept(&other).len()), (of_other, 0), "{}", text(&output.stderr));
     }
 }
+
+/// Sessions that were moved to a larger disk, with a link left for them, were in no archive: it held the link.
+#[test]
+fn sessions_behind_a_link_are_brought_back_with_it() {
+    let scene = Scene::new();
+    let (state, disk) = (scene.state(".openclaw"), scene.home.join("disk"));
+    let (sessions, moved) = (state.join("agents/main/sessions"), disk.join("sessions"));
+    std::fs::create_dir(&disk).expect("makes a directory");
+    std::fs::rename(&sessions, &moved).expect("moves");
+    std::os::unix::fs::symlink(&moved, &sessions).expect("links");
+    let before = (tree(&state), tree(&moved));
+    let mut command = scene.stage.command("guard -q --rollback");
+    command.env("HOME", &scene.home).arg("-o").arg(scene.home.join("archives/"));
+    let ruin = "cd && rm -r .openclaw/agents disk/sessions/* && exit 7";
+    let output = command.args(["--", "sh", "-c", ruin]).output().expect("runs");
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    assert!(kept(&state).len() == 1 && kept(&moved).len() == 1, "{}", text(&output.stderr));
+    assert_eq!((tree(&state), tree(&moved)), before);
+}
