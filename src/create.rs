@@ -16,7 +16,7 @@ use crate::entry::Timestamp;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::freeze::{self, Frozen, Quarters, State};
-use crate::gate::{self, At, Gate, Realm, Step, Verb};
+use crate::gate::{self, Gate, Realm, Verb};
 use crate::lock::{self, Locks};
 use crate::naming::{archive_name, next_archive_name};
 use crate::output::{Draft, Marked, Sealed, Sink, Stream, Target};
@@ -164,17 +164,15 @@ fn run(
     let (plan, _locks) = locked(plan, &order, report, gate, observer)?;
     let compare = create.if_changed.then_some(&create.request);
     let job = Job { plan, options: create.freeze, compression, compare, begun: Instant::now(), gate, observer, so_far };
-    // Only now: a run that was waited for may have taken the name, or what is backed up may be more by now.
-    let place = looking_at(&create.output, gate, || {
-        let Output::Path(path) = &create.output else { return Ok(None) };
-        let fresh = archive_path(path, compression.codec, report)?;
-        outside_of_sources(&fresh, &job.plan)?;
-        Ok(Some((fresh, !is_directory(path))))
-    })?;
-    match (create.output, place) {
-        (Output::Stream(out), _) => job.to_stream(out, report),
-        (Output::Path(_), None) => Ok(()),
-        (Output::Path(_), Some((fresh, fixed))) => {
+    match create.output {
+        Output::Stream(out) => job.to_stream(out, report),
+        Output::Path(path) => {
+            // Only now: a run that was waited for may have taken the name, or what is backed up may be more by now.
+            let (fresh, fixed) = looking_at_path(&path, gate, || {
+                let fresh = archive_path(&path, compression.codec, report)?;
+                outside_of_sources(&fresh, &job.plan)?;
+                Ok((fresh, !is_directory(&path)))
+            })?;
             let made = job.to_file(&fresh, fixed, create.verify, report)?;
             if let (Some(made), Some(retention)) = (made, &create.retention) {
                 thin_out(&made, retention, report, gate, observer);
@@ -187,10 +185,15 @@ fn run(
 /// Looks at where an archive goes, before there is a directory that is held. To whoever watches for what hangs that is one
 /// step.
 pub(crate) fn looking_at<T>(output: &Output, gate: &Arc<dyn Gate>, look: impl FnOnce() -> Result<T>) -> Result<T> {
-    let Output::Path(path) = output else { return look() };
-    let step = Step { verb: Verb::Stat, realm: Realm::Output, dir: b"", name: path.as_os_str().as_bytes() };
-    let _step =
-        gate::take(&**gate, &step, At::Nowhere).map_err(|error| Error::failed("look at the output", path, error))?;
+    match output {
+        Output::Path(path) => looking_at_path(path, gate, look),
+        Output::Stream(_) => look(),
+    }
+}
+
+fn looking_at_path<T>(path: &Path, gate: &Arc<dyn Gate>, look: impl FnOnce() -> Result<T>) -> Result<T> {
+    let step = gate::take_at(&**gate, Verb::Stat, Realm::Output, path);
+    let _step = step.map_err(|error| Error::failed("look at the output", path, error))?;
     look()
 }
 
@@ -278,8 +281,8 @@ pub(crate) fn locked(
 /// at nothing else for long.
 pub(crate) fn planned(request: &Request, report: &mut Report, gate: &Arc<dyn Gate>) -> Result<Plan> {
     let source = request.sources.first().map_or(Path::new(""), PathBuf::as_path);
-    let step = Step { verb: Verb::Stat, realm: Realm::Source, dir: b"", name: source.as_os_str().as_bytes() };
-    let looking = gate::take(&**gate, &step, At::Nowhere).map_err(|error| Error::failed("look at", source, error))?;
+    let step = gate::take_at(&**gate, Verb::Stat, Realm::Source, source);
+    let looking = step.map_err(|error| Error::failed("look at", source, error))?;
     let plan = plan(request)?;
     drop(looking);
     let home = request.environment.home.as_deref();

@@ -11,6 +11,7 @@ pub use watched::{UnderWay, Watched};
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -125,6 +126,14 @@ pub(crate) fn take<'a>(gate: &'a dyn Gate, step: &Step<'_>, at: At) -> io::Resul
     gate.pass(step)?;
     gate.begun(step, at);
     Ok(Taking(gate))
+}
+
+/// The same about a path, where nothing is open yet that leads there.
+///
+/// # Errors
+/// Those of [`Gate::pass`].
+pub(crate) fn take_at<'a>(gate: &'a dyn Gate, verb: Verb, realm: Realm, path: &Path) -> io::Result<Taking<'a>> {
+    take(gate, &Step { verb, realm, dir: b"", name: path.as_os_str().as_encoded_bytes() }, At::Nowhere)
 }
 
 /// The payload of the error by which a cancelled run unwinds.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::gate::{self, At, Gate, Realm, Step, Verb};
+use crate::gate::{self, Gate, Realm, Verb};
 use crate::plan::Plan;
 use crate::relpath::shown;
 use crate::sys::{self, Dir};
@@ -100,8 +100,7 @@ fn directories(plan: &Plan, gate: &Arc<dyn Gate>) -> Result<BTreeMap<(u64, u64),
 
 /// A directory itself; of anything else, the one that holds it.
 fn directory_of<'a>(path: &'a Path, gate: &Arc<dyn Gate>) -> io::Result<&'a Path> {
-    let step = Step { verb: Verb::Stat, realm: Realm::Source, dir: b"", name: path.as_os_str().as_encoded_bytes() };
-    let _step = gate::take(&**gate, &step, At::Nowhere)?;
+    let _step = gate::take_at(&**gate, Verb::Stat, Realm::Source, path)?;
     Ok(if path.is_dir() { path } else { path.parent().unwrap_or(path) })
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
-use crate::gate::{self, At, Gate, Realm, Step, Verb};
+use crate::gate::{self, Gate, Realm, Step, Verb};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{SEEN, is_partial_name, next_archive_name, partial_name};
 use crate::sys::{self, Dir, Errno, Writer};
@@ -102,8 +102,8 @@ pub(crate) struct Marked {
 /// The path of the directory `parent`, which is made where it is missing.
 fn made(parent: &Path, gate: &Arc<dyn Gate>) -> Result<PathBuf> {
     let failed = |what: &str, error| Error::failed(format!("{what} the output directory"), parent, error);
-    let step = Step { verb: Verb::MakeDir, realm: Realm::Output, dir: b"", name: parent.as_os_str().as_bytes() };
-    let _step = gate::take(&**gate, &step, At::Nowhere).map_err(|error| failed("make", error))?;
+    let step = gate::take_at(&**gate, Verb::MakeDir, Realm::Output, parent);
+    let _step = step.map_err(|error| failed("make", error))?;
     std::fs::create_dir_all(parent).map_err(|error| failed("make", error))?;
     parent.canonicalize().map_err(|error| failed("resolve", error))
 }

@@ -16,7 +16,7 @@ use crate::archive::Name;
 use crate::entry::{Kind, Stat, Timestamp};
 use crate::error::{Error, Result};
 use crate::event::Observer;
-use crate::gate::{self, At, Gate, Realm, Step, Verb};
+use crate::gate::{self, Gate, Realm, Verb};
 use crate::naming::{PROVEN, archive_stamp};
 use crate::report::{Consistency, Report};
 use crate::sys::{self, Dir, Reader};
@@ -108,10 +108,8 @@ impl Shelf {
         observer: &dyn Observer,
     ) -> Result<Self> {
         let failed = |error| Error::failed("open the directory", directory, error);
-        let step =
-            Step { verb: Verb::Stat, realm: Realm::Output, dir: b"", name: directory.as_os_str().as_encoded_bytes() };
         let path = {
-            let _step = gate::take(&**gate, &step, At::Nowhere).map_err(failed)?;
+            let _step = gate::take_at(&**gate, Verb::Stat, Realm::Output, directory).map_err(failed)?;
             directory.canonicalize().map_err(failed)?
         };
         let dir = Dir::open(&path, Realm::Output, Arc::clone(gate)).map_err(failed)?;

@@ -76,9 +76,8 @@ impl Listing {
 impl Dir {
     /// Opens the directory at `path`, which must not be a symbolic link itself.
     pub(crate) fn open(path: &Path, realm: Realm, gate: Arc<dyn Gate>) -> io::Result<Dir> {
-        let step = Step { verb: Verb::OpenDir, realm, dir: b"", name: path.as_os_str().as_bytes() };
         let fd = {
-            let _step = gate::take(&*gate, &step, At::Nowhere)?;
+            let _step = gate::take_at(&*gate, Verb::OpenDir, realm, path)?;
             kernel::openat(kernel::CWD, path, DIRECTORY, Mode::empty())?
         };
         Ok(Dir { fd: Arc::new(fd), gate, realm, path: RelPath::root() })

@@ -99,9 +99,8 @@ impl Bound {
 }
 
 fn opened(archive: &Path, gate: &Arc<dyn Gate>) -> Result<File> {
-    let step = Step { verb: Verb::Open, realm: Realm::Output, dir: b"", name: archive.as_os_str().as_encoded_bytes() };
     let open = || {
-        let _step = gate::take(&**gate, &step, At::Nowhere)?;
+        let _step = gate::take_at(&**gate, Verb::Open, Realm::Output, archive)?;
         File::open(archive)
     };
     open().map_err(|error| Error::failed("open the archive", archive, error))
