@@ -334,6 +334,37 @@ fn limited(limit: &str, source: &Path, archive: &Path) -> std::process::Output {
     command.env("OPENCLAW_STATE_DIR", source).env("HOME", source.parent().expect("a home")).output().expect("runs")
 }
 
+/// A run that was denied a thread (`ulimit -u`, `TasksMax=` of systemd, a container's limit) called that a bug in clawsnap,
+/// with a trace. With fewer threads there is a backup all the same; with nearly none there is an error that names it.
+#[test]
+fn fewer_threads_make_a_backup_too() {
+    let top = tempfile::tempdir().expect("a directory");
+    let home = top.path().join("home");
+    make_state(&home.join("state"));
+    let program = top.path().join("clawsnap");
+    fs::copy(env!("CARGO_BIN_EXE_clawsnap"), &program).expect("copies");
+    // A user of whom nothing else runs.
+    assert!(can(&["chown", "-R", "54321:54321", text(top.path())]));
+    let before = snapshot(&home.join("state"));
+    let mut ended = BTreeMap::new();
+    for limit in 1..=24 {
+        let archive = top.path().join(format!("{limit}.tar"));
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=54321", "--regid=54321", "--clear-groups", "prlimit"]);
+        command.args([&format!("--nproc={limit}:{limit}"), text(&program), "create", "-q"]);
+        command.args(["-o", text(&archive)]).env("OPENCLAW_STATE_DIR", home.join("state")).env("HOME", &home);
+        let output = command.current_dir("/").output().expect("runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("a bug") && !said.contains("panicked"), "{limit}: {said}");
+        assert_eq!(archive.exists(), matches!(output.status.code(), Some(0 | 3)), "{limit}: {said}");
+        assert_eq!(leftovers(&home), [] as [PathBuf; 0]);
+        ended.insert(limit, output.status.code());
+    }
+    assert_eq!((ended[&1], ended[&24]), (Some(1), Some(0)), "{ended:?}");
+    assert_eq!(differences(&before, &snapshot(&home.join("state"))), [] as [String; 0]);
+    held(24, "threads");
+}
+
 /// Small copies were opened far ahead of their turn, and with more guarded files than descriptors some were lost.
 #[test]
 fn nothing_is_lost_for_want_of_descriptors() {

@@ -19,8 +19,8 @@ use crate::command::Ward;
 /// The signals that ask a command to end. Who typed Ctrl-\ wants a core dump, not a clean-up: SIGQUIT is left alone.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Who asks a whole group to end, as timeout(1) and systemd do, may be heard twice: so soon, the same signal is no second
-/// one.
+/// Who asks a whole group to end, as timeout(1) and systemd do, may be heard twice, and where a session is closed, by two
+/// different signals: logind sends SIGHUP right behind SIGTERM. What comes so soon is no second one.
 const ECHO: Duration = Duration::from_millis(100);
 
 /// The signals that end a run, held back.
@@ -80,7 +80,7 @@ fn watch(signals: &SignalFd, first: &AtomicI32, ward: &Ward, on_first: impl FnOn
     first.store(signal, Ordering::Release);
     on_first();
     while let Some(second) = next(signals, ward) {
-        if second != signal || heard.elapsed() > ECHO {
+        if heard.elapsed() > ECHO {
             std::process::exit(128 + second);
         }
     }

@@ -1,7 +1,9 @@
 //! Work that begets work, shared among a few threads.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 /// Tasks still to be done. A task may add others.
 pub(crate) struct Queue<T> {
@@ -16,7 +18,8 @@ struct Pending<T> {
 }
 
 impl<T: Send> Queue<T> {
-    /// Does all `tasks`, and all that they add, with `workers` threads. `work` is told the number of its thread.
+    /// Does all `tasks`, and all that they add, with `workers` threads, or with fewer where no more can be had. `work` is told
+    /// the number of its thread.
     ///
     /// # Errors
     /// The first error of any task; what was not begun by then is dropped.
@@ -26,10 +29,12 @@ impl<T: Send> Queue<T> {
         work: impl Fn(T, usize, &Queue<T>) -> io::Result<()> + Sync,
     ) -> io::Result<()> {
         let queue = Queue { state: Mutex::new(Pending { tasks, busy: 0, failure: None }), changed: Condvar::new() };
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for worker in 1..workers {
                 let (queue, work) = (&queue, &work);
-                scope.spawn(move || queue.work(worker, work));
+                if thread::Builder::new().spawn_scoped(scope, move || queue.work(worker, work)).is_err() {
+                    break;
+                }
             }
             queue.work(0, &work);
         });
@@ -49,7 +54,9 @@ impl<T: Send> Queue<T> {
 
     fn work(&self, worker: usize, work: &impl Fn(T, usize, &Queue<T>) -> io::Result<()>) {
         while let Some(task) = self.next() {
-            let outcome = work(task, worker, self);
+            // The others wait for who is busy: a bug must not leave them waiting.
+            let panicked = |_| Err(io::Error::other("a thread of the freeze has panicked"));
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(task, worker, self))).unwrap_or_else(panicked);
             self.finished(outcome);
         }
     }
@@ -107,5 +114,16 @@ mod tests {
             if n == 100 { Err(io::Error::other("enough")) } else { Ok(()) }
         });
         assert_eq!(outcome.expect_err("fails").to_string(), "enough");
+    }
+
+    /// The other threads waited for ever for what the one that was gone might still have added.
+    #[test]
+    fn a_panic_ends_the_work_as_well() {
+        let outcome = Queue::run(3, vec![0_u32], |n, _, queue| {
+            queue.add(n + 1);
+            assert_ne!(n, 100, "a bug");
+            Ok(())
+        });
+        assert_eq!(outcome.expect_err("fails").to_string(), "a thread of the freeze has panicked");
     }
 }

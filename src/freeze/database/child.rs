@@ -29,7 +29,7 @@ const PIN_WAIT: Duration = Duration::from_millis(50);
 /// whoever asks. Returns when that is gone.
 ///
 /// # Errors
-/// Those of the channel.
+/// Those of the channel; a thread that cannot be started.
 pub fn serve(source: OwnedFd, staging: OwnedFd, channel: OwnedFd) -> io::Result<()> {
     let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
     let staging = Dir::adopt(staging, Realm::Staging, Arc::clone(&gate));
@@ -40,7 +40,7 @@ pub fn serve(source: OwnedFd, staging: OwnedFd, channel: OwnedFd) -> io::Result<
     let channel = UnixStream::from(channel);
     let (sender, asked) = mpsc::channel();
     let reader = channel.try_clone()?;
-    std::thread::spawn(move || listen(reader, &sender));
+    std::thread::Builder::new().spawn(move || listen(reader, &sender))?;
     let Ok(Ask::Serve(task)) = asked.recv() else { return Ok(()) };
     let source = Source::new(Dir::adopt(source, Realm::Source, gate), staging, task.clone());
     Server { source, task, channel, state: State::Idle, locked: Duration::ZERO }.serve(&asked)

@@ -34,6 +34,7 @@ use std::io;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -282,11 +283,14 @@ impl Databases {
         if !all.is_empty() {
             told(0);
         }
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..MOST_COPIES.min(all.len())).map(|_| scope.spawn(work)).collect();
+        thread::scope(|scope| {
+            // This thread is one of them: where no other can be had, it does it all.
+            let other = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+            let others: Vec<_> = (1..MOST_COPIES.min(all.len())).map_while(other).collect();
+            let own = work();
             let ended =
-                workers.into_iter().map(|worker| worker.join().map_err(|_| io::Error::other("a copy panicked"))?);
-            ended.fold(Ok(()), Result::and)
+                others.into_iter().map(|other| other.join().map_err(|_| io::Error::other("a copy panicked"))?);
+            ended.fold(own, Result::and)
         })
     }
 }
