@@ -16,6 +16,7 @@ use super::habits;
 use super::outward;
 use super::root::{AssetKind, Missing, Root, canonical_prefix};
 use super::roster::{Roster, is_there};
+use super::state_dir::StateDir;
 use super::stores;
 use super::warning::Warning;
 
@@ -47,39 +48,16 @@ pub struct AgentRoot {
     pub path: PathBuf,
 }
 
-/// Where OpenClaw's state directory is, or was looked for.
-#[derive(Debug)]
-pub(super) struct StateDir {
-    pub(super) path: PathBuf,
-    pub(super) looked: Vec<PathBuf>,
-    /// Whether `OPENCLAW_STATE_DIR` says so.
-    pub(super) named: bool,
-}
-
-impl StateDir {
-    /// `OPENCLAW_STATE_DIR`, else `~/.openclaw`, else `~/.clawdbot` if only that exists.
-    pub(super) fn of(environment: &Environment) -> Self {
-        if let Some(named) = environment.variable("OPENCLAW_STATE_DIR") {
-            let path = environment.user_path(&named);
-            return Self { looked: vec![path.clone()], path, named: true };
-        }
-        let home = environment.effective_home();
-        let looked = vec![home.join(".openclaw"), home.join(".clawdbot")];
-        let path = looked.iter().find(|path| path.exists()).unwrap_or(&looked[0]).clone();
-        Self { path, looked, named: false }
-    }
-
-    pub(super) fn exists(&self) -> bool {
-        self.path.is_dir()
-    }
-}
-
 /// Everything that an installation of OpenClaw owns.
 #[derive(Debug)]
 pub(super) struct Holdings {
     pub(super) state_dir: PathBuf,
     pub(super) config_path: PathBuf,
     pub(super) config_files: Vec<PathBuf>,
+    /// What OpenClaw reads its environment from.
+    pub(super) env_files: Vec<PathBuf>,
+    /// Where the state was, or would be if one of those files did not lead away.
+    pub(super) left: Vec<PathBuf>,
     pub(super) oauth_dir: PathBuf,
     /// Where the agents work.
     pub(super) workspaces: Vec<PathBuf>,
@@ -105,9 +83,9 @@ fn guards_sessions(config: &Value) -> bool {
 }
 
 impl Holdings {
-    /// Those of the state directory at `state_dir`, and what the environment and the config say of the rest.
-    pub(super) fn survey(state_dir: &Path, environment: &Environment, warnings: &mut Vec<Warning>) -> Self {
-        let environment = &additions::of_files(environment, state_dir);
+    /// Those of a state directory, and what the environment and the config say of the rest.
+    pub(super) fn survey(state: &StateDir, warnings: &mut Vec<Warning>) -> Self {
+        let (state_dir, environment) = (state.path.as_path(), &state.environment);
         let config_path = config_path(state_dir, environment);
         let config = config::read(&config_path, environment, warnings);
         let environment = &additions::of_config(environment, &config.value);
@@ -129,6 +107,8 @@ impl Holdings {
             managed_skills: managed_skills(state_dir),
             guards_sessions: guards_sessions(&config.value),
             config_files: config.files,
+            env_files: state.env_files.clone(),
+            left: state.left.clone(),
             state_dir: real,
         }
     }
@@ -136,7 +116,7 @@ impl Holdings {
     /// All that OpenClaw may read through a guard, canonical.
     pub(super) fn everything(&self) -> Vec<PathBuf> {
         let mut all = vec![self.state_dir.clone(), self.config_path.clone(), self.oauth_dir.clone()];
-        let files = self.config_files.iter();
+        let files = self.config_files.iter().chain(&self.env_files).chain(&self.left);
         all.extend(files.chain(&self.workspaces).chain(&self.stores).chain(&self.managed_skills).cloned());
         all.extend(self.agents.iter().map(|agent| agent.path.clone()));
         all.iter().map(|path| canonical_prefix(path)).collect()
@@ -160,7 +140,9 @@ impl Holdings {
         let mut named = vec![(State, self.state_dir.clone())];
         // Of what lies in the state directory by default, OpenClaw does not speak.
         let own = [(Config, &self.config_path), (Credentials, &self.oauth_dir)];
-        let elsewhere = own.into_iter().filter(|(_, path)| !canonical_prefix(path).starts_with(&self.state_dir));
+        let adding = self.left.iter().chain(&self.env_files).map(|path| (Config, path));
+        let elsewhere =
+            own.into_iter().chain(adding).filter(|(_, path)| !canonical_prefix(path).starts_with(&self.state_dir));
         named.extend(elsewhere.map(|(kind, path)| (kind, path.clone())));
         let config = canonical_prefix(&self.config_path);
         let included = self.config_files.iter().filter(|file| **file != config);

@@ -25,11 +25,74 @@ fn what_openclaw_adds_to_its_environment_says_where_things_are() {
     assert_eq!(process.roots(), [owned(STATE), owned(("credentials", "b"))]);
 }
 
+/// OpenClaw recommends to say so in `~/.openclaw/.env`, and goes there. `~/.openclaw` was archived, which held that file and
+/// nothing else, and the archive called itself complete.
 #[test]
-fn a_file_in_the_state_directory_does_not_say_where_that_is() {
-    let env = "OPENCLAW_STATE_DIR=~/other\nOPENCLAW_HOME=~/other\n";
-    let home = Home::with_config("{}").file(".openclaw/.env", env).file("other/openclaw.json", "{}");
-    assert_eq!((home.roots(), home.workspaces()), (vec![owned(STATE)], vec![".openclaw/workspace".to_owned()]));
+fn a_file_in_the_usual_state_directory_may_say_that_it_is_elsewhere() {
+    for (env, state) in [
+        ("OPENCLAW_STATE_DIR=~/data/claw\n", "data/claw"),
+        ("OPENCLAW_HOME=~/svc\n", "svc/.openclaw"),
+        ("OPENCLAW_HOME=~/svc\nOPENCLAW_STATE_DIR=~/data\n", "svc/data"),
+    ] {
+        let home = Home::new().file(".openclaw/.env", env).file(&format!("{state}/agents/main/sessions/0.jsonl"), "");
+        let home =
+            home.file(&format!("{state}/openclaw.json"), OLD).file(&format!("{state}/.env"), "OPENCLAW_OAUTH_DIR=~/x");
+        assert_eq!(home.roots(), [owned(("config", ".openclaw")), owned(("state", state))], "{env}");
+        assert_eq!(told(&home).len(), 1, "the file that is there is read as well: {:?}", told(&home));
+        assert_eq!(home.dir_verdict(&format!("{state}/npm")), "regenerable:npm");
+        assert_eq!(state_directory(&home.request.environment), home.path(state));
+        let said = home.variable("OPENCLAW_HOME", "~").variable("OPENCLAW_STATE_DIR", "~/.openclaw");
+        assert_eq!(said.roots(), [owned(STATE)], "what the process has set stands");
+    }
+}
+
+#[test]
+fn files_that_lead_to_each_other_come_to_an_end() {
+    let home = Home::new().file("b/.openclaw/.env", "OPENCLAW_HOME=~\nOPENCLAW_STATE_DIR=.openclaw\n");
+    let home = home.file(".openclaw/.env", "OPENCLAW_HOME=~/b\n").file("b/.openclaw/openclaw.json", "{}");
+    assert_eq!(home.roots(), [owned(STATE), owned(("config", "b/.openclaw"))]);
+}
+
+#[test]
+fn the_gateways_own_file_may_say_it_too_and_is_archived() {
+    let gateway = ".config/openclaw/gateway.env";
+    let home = Home::with_config("{}").file(gateway, "OPENCLAW_STATE_DIR=~/s\n").file("s/openclaw.json", "{}");
+    assert_eq!(home.roots(), [("config", gateway), ("config", ".openclaw"), ("state", "s")].map(owned));
+    let usual = Home::with_config("{}").file(gateway, "KEY=1\n");
+    assert_eq!(usual.roots(), [("config", gateway), STATE].map(owned));
+    assert!(told(&usual.source(".openclaw"))[0].contains("gateway.env is not in the archive"));
+}
+
+#[test]
+fn a_named_state_directory_from_which_a_file_leads_away_is_a_gap() {
+    let home =
+        || Home::with_config("{}").file(".openclaw/.env", "OPENCLAW_STATE_DIR=~/s\n").file("s/openclaw.json", "{}");
+    let named = home().source(".openclaw");
+    assert!(told(&named)[0].contains("/s is not in the archive"), "{:?}", told(&named));
+    assert_eq!(told(&home().source(".openclaw").source("s")), [""; 0]);
+    assert_eq!(told(&home().home_variable("OPENCLAW_STATE_DIR", "s").source(".openclaw")).len(), 1);
+    assert_eq!(told(&home().home_variable("OPENCLAW_STATE_DIR", ".openclaw")), [""; 0]);
+    let mut others = home().source(".openclaw");
+    others.request.environment.home = Some(others.path("root"));
+    assert!(told(&others)[0].contains("/s is not in the archive"), "{:?}", told(&others));
+}
+
+/// OpenClaw reads the `.env` beside a config that is named alone; here it was neither read nor archived.
+#[test]
+fn the_file_beside_a_config_that_is_named_alone_is_read_and_archived() {
+    let home =
+        || Home::with_config("{}").file("etc/claw.json", "{}").home_variable("OPENCLAW_CONFIG_PATH", "etc/claw.json");
+    let home = || home().file("etc/.env", "OPENCLAW_OAUTH_DIR=~/oauth\n").file("oauth/x", "");
+    let beside = [("config", "etc/.env"), ("config", "etc/claw.json"), ("credentials", "oauth")];
+    assert_eq!(home().roots(), [&[owned(STATE)][..], &beside.map(owned)].concat());
+    let both = home().file(".openclaw/.env", "OPENCLAW_OAUTH_DIR=~/o\n").file("o/x", "");
+    assert!(
+        both.roots().contains(&owned(("credentials", "o"))),
+        "that in the state directory goes before: {:?}",
+        both.roots()
+    );
+    let stated = home().home_variable("OPENCLAW_STATE_DIR", ".openclaw");
+    assert_eq!(stated.roots(), [STATE, ("config", "etc/claw.json")].map(owned));
 }
 
 /// Only the agents of the config were looked for in a store that has a directory for each; the sessions of those that were
