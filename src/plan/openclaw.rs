@@ -94,12 +94,16 @@ impl Holdings {
         warnings.extend(roster.unset_variables());
         let real = canonical_prefix(state_dir);
         let mut stores = stores::find(&roster.session_stores(warnings), roster.cron_store(), &roster.wide(), warnings);
-        stores.extend(outward::find(&real, &roster.wide(), warnings));
         let workspaces = roster.workspaces();
+        let oauth_dir = oauth.map_or_else(|| state_dir.join("credentials"), |dir| environment.user_path(&dir));
+        let places = workspaces.iter().map(|workspace| &workspace.path).chain([&config_path, &oauth_dir]);
+        let followed: Vec<PathBuf> = places.chain(&state.env_files).map(|path| canonical_prefix(path)).collect();
+        let linked = outward::find(&real, &roster.wide(), warnings);
+        stores.extend(linked.into_iter().filter(|target| !followed.contains(target)));
         let unnamed = workspaces.iter().filter(|workspace| !workspace.is_named);
         Self {
             config_path,
-            oauth_dir: oauth.map_or_else(|| state_dir.join("credentials"), |dir| environment.user_path(&dir)),
+            oauth_dir,
             workspaces: workspaces.iter().map(|workspace| workspace.path.clone()).collect(),
             unnamed_workspaces: unnamed.map(|workspace| workspace.path.clone()).collect(),
             agents: roster.agent_roots(),

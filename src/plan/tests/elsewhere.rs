@@ -165,3 +165,46 @@ fn a_link_that_leads_nowhere_or_to_everything_is_a_gap_and_one_that_stays_inside
         assert_eq!((home.roots(), told(&home).len()), (vec![owned(STATE)], gaps), "{target:?}: {:?}", told(&home));
     }
 }
+
+/// Only seven of OpenClaw's places were looked at: of linked logins, skills, media and the like an archive had the link alone,
+/// without a word.
+#[test]
+fn what_lies_behind_any_other_link_of_openclaws_is_a_store_too() {
+    for link in [
+        "skills",
+        "media",
+        "extensions",
+        "sandboxes",
+        "identity",
+        "session-delivery-queue",
+        "agents/main/qmd",
+        "agents/main/agent/auth-profiles.json",
+        "cron/jobs.json",
+    ] {
+        let home = Home::with_config("{}").file(&format!(".openclaw/{link}.x/y"), "").file("big/it/SKILL.md", "");
+        let dir = home.link("big/it", &format!(".openclaw/{link}"));
+        assert_eq!((dir.roots(), told(&dir).len()), (vec![owned(STATE), owned(("store", "big/it"))], 0), "{link}");
+        let home = Home::with_config("{}").file(&format!(".openclaw/{link}.x/y"), "").file("big/it", "");
+        let file = home.link("big/it", &format!(".openclaw/{link}"));
+        assert_eq!((file.roots(), told(&file).len()), (vec![owned(STATE), owned(("store", "big/it"))], 0), "{link}");
+    }
+}
+
+#[test]
+fn a_link_is_not_followed_where_its_target_is_of_no_worth_or_followed_already() {
+    for link in ["tmp", "plugin-skills", "agents/main/agent/.tmp"] {
+        let home = Home::with_config("{}").file(".openclaw/agents/main/agent/x", "").file("big/x", "");
+        let home = home.link("big", &format!(".openclaw/{link}")).link("gone", ".openclaw/tools");
+        assert_eq!((home.roots(), told(&home).len()), (vec![owned(STATE)], 0), "{link}: {:?}", told(&home));
+    }
+    let home = Home::new().file(".openclaw/openclaw.json", "{}");
+    symlink("/dev/null", home.path(".openclaw/gateway.log")).expect("link");
+    assert_eq!((home.roots(), told(&home).len()), (vec![owned(STATE)], 0));
+    let home = home.file("dot/env", "KEY=1").link("dot/env", ".openclaw/.env").file("dot/creds/x", "");
+    let home = home.link("dot/creds", ".openclaw/credentials").file("w/x", "").link("w", ".openclaw/workspace");
+    let followed = [STATE, ("credentials", "dot/creds"), ("config", "dot/env"), ("workspace", "w")];
+    assert_eq!(home.roots(), followed.map(owned));
+    let home = home.without_workspace();
+    assert_eq!(home.roots(), followed[..3].iter().copied().map(owned).collect::<Vec<_>>());
+    assert_eq!(told(&home.source(".openclaw")).len(), 2, "each once");
+}
