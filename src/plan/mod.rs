@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 use exclude::Excludes;
 use openclaw::{Holdings, Looks};
+use roster::AGENT_VARIABLES;
 use rules::RootRules;
 use state_dir::StateDir;
 
@@ -306,7 +307,7 @@ fn rules_of(root: &Path, holdings: &Holdings, include_workspace: bool) -> RootRu
     protected.extend(holdings.env_files.iter().map(|path| root::canonical_prefix(path)));
     protected.extend([&holdings.config_path, &holdings.oauth_dir].map(|path| root::canonical_prefix(path)));
     protected.extend([holdings.config_path.clone(), holdings.oauth_dir.clone()]);
-    protected.extend(holdings.agents.iter().map(|agent| agent.path.clone()));
+    protected.extend(holdings.agents.iter().map(|agent| &agent.path).chain(&holdings.agent_dirs).cloned());
     protected.extend(holdings.stores.iter().map(|path| root::canonical_prefix(path)));
     RootRules::guarded(root)
         .guard_sessions(holdings.guards_sessions)
@@ -364,7 +365,9 @@ impl HomeGround {
             return environment.clone();
         }
         let mut other = environment.clone().with(STATE_VARIABLE, path);
-        for name in ["OPENCLAW_CONFIG_PATH", "OPENCLAW_OAUTH_DIR", "OPENCLAW_WORKSPACE_DIR"] {
+        for name in
+            ["OPENCLAW_CONFIG_PATH", "OPENCLAW_OAUTH_DIR", "OPENCLAW_WORKSPACE_DIR"].iter().chain(&AGENT_VARIABLES)
+        {
             other = other.without(name);
         }
         other

@@ -64,7 +64,9 @@ pub(super) struct Holdings {
     /// Those of them that nothing names: OpenClaw makes each when it needs it.
     pub(super) unnamed_workspaces: Vec<PathBuf>,
     pub(super) agents: Vec<AgentRoot>,
-    /// Where the config, or a symbolic link in the state directory, puts sessions, cron jobs and the like.
+    /// Directories of agents that the environment names, and not the config.
+    pub(super) agent_dirs: Vec<PathBuf>,
+    /// Where the config, or a symbolic link in the state directory, puts sessions, cron jobs, sandboxes and the like.
     pub(super) stores: Vec<PathBuf>,
     pub(super) managed_skills: Vec<PathBuf>,
     /// Whether sessions that have a second name may be refused.
@@ -94,6 +96,7 @@ impl Holdings {
         warnings.extend(roster.unset_variables());
         let real = canonical_prefix(state_dir);
         let mut stores = stores::find(&roster.session_stores(warnings), roster.cron_store(), &roster.wide(), warnings);
+        stores.extend(roster.sandboxes(warnings));
         let workspaces = roster.workspaces();
         let oauth_dir = oauth.map_or_else(|| state_dir.join("credentials"), |dir| environment.user_path(&dir));
         let places = workspaces.iter().map(|workspace| &workspace.path).chain([&config_path, &oauth_dir]);
@@ -107,6 +110,7 @@ impl Holdings {
             workspaces: workspaces.iter().map(|workspace| workspace.path.clone()).collect(),
             unnamed_workspaces: unnamed.map(|workspace| workspace.path.clone()).collect(),
             agents: roster.agent_roots(),
+            agent_dirs: roster.further_agent_dirs(),
             stores,
             managed_skills: managed_skills(state_dir),
             guards_sessions: guards_sessions(&config.value),
@@ -122,7 +126,7 @@ impl Holdings {
         let mut all = vec![self.state_dir.clone(), self.config_path.clone(), self.oauth_dir.clone()];
         let files = self.config_files.iter().chain(&self.env_files).chain(&self.left);
         all.extend(files.chain(&self.workspaces).chain(&self.stores).chain(&self.managed_skills).cloned());
-        all.extend(self.agents.iter().map(|agent| agent.path.clone()));
+        all.extend(self.agents.iter().map(|agent| &agent.path).chain(&self.agent_dirs).cloned());
         all.iter().map(|path| canonical_prefix(path)).collect()
     }
 
@@ -130,7 +134,8 @@ impl Holdings {
     pub(super) fn custom_agents(&self) -> impl Iterator<Item = &Path> {
         let usual =
             |agent: &AgentRoot| canonical_prefix(&self.state_dir.join("agents").join(&agent.agent_id).join("agent"));
-        self.agents.iter().filter(move |agent| agent.path != usual(agent)).map(|agent| agent.path.as_path())
+        let configured = self.agents.iter().filter(move |agent| agent.path != usual(agent)).map(|agent| &agent.path);
+        configured.chain(&self.agent_dirs).map(PathBuf::as_path)
     }
 
     /// The workspaces, canonical.
@@ -157,7 +162,7 @@ impl Holdings {
         // An agent that has not run yet has no directory; that is no news unless the config names one.
         let custom: Vec<&Path> = self.custom_agents().collect();
         let agents = self.agents.iter().filter(|agent| agent.path.exists() || custom.contains(&agent.path.as_path()));
-        named.extend(agents.map(|agent| (Agent, agent.path.clone())));
+        named.extend(agents.map(|agent| &agent.path).chain(&self.agent_dirs).map(|path| (Agent, path.clone())));
         let elsewhere = self.stores.iter().filter(|path| !canonical_prefix(path).starts_with(&self.state_dir));
         named.extend(elsewhere.map(|path| (Store, path.clone())));
         let (mut roots, missing) = existing(named);

@@ -208,3 +208,44 @@ fn a_link_is_not_followed_where_its_target_is_of_no_worth_or_followed_already() 
     assert_eq!(home.roots(), followed[..3].iter().copied().map(owned).collect::<Vec<_>>());
     assert_eq!(told(&home.source(".openclaw")).len(), 2, "each once");
 }
+
+/// What sandboxed agents wrote was left out without a word.
+#[test]
+fn where_the_config_puts_sandboxes_is_a_store() {
+    let config = "{agents: {defaults: {sandbox: {mode: 'all', workspaceRoot: '~/sbx'}}, list: [{id: 'a'},
+        {id: 'b', sandbox: {workspaceRoot: '${BOXES}/b', ssh: {workspaceRoot: '/far'}}}]}}";
+    let home = || Home::with_config(config).file("sbx/agent-a/x", "");
+    let set = home().file("boxes/b/x", "").home_variable("BOXES", "boxes");
+    assert_eq!(set.roots(), [STATE, ("store", "boxes/b"), ("store", "sbx")].map(owned));
+    assert_eq!(told(&set), [""; 0]);
+    assert!(told(&home())[0].starts_with("BOXES is not set here"), "{:?}", told(&home()));
+    assert_eq!(told(&home().home_variable("BOXES", "boxes")).len(), 1, "what is not there is missed");
+    let unused = Home::with_config("{agents: {defaults: {sandbox: {mode: 'off', workspaceRoot: '~/sbx'}}}}");
+    assert_eq!(told(&unused), [""; 0]);
+    assert_eq!(unused.file("sbx/x", "").roots(), [STATE, ("store", "sbx")].map(owned));
+    for (place, gaps) in [("~", 1), ("/", 1), ("~/.openclaw", 0), ("~/.openclaw/x", 0)] {
+        let config = format!("{{agents: {{defaults: {{sandbox: {{workspaceRoot: '{place}'}}}}}}}}");
+        let home = Home::with_config(&config);
+        assert_eq!((home.roots(), told(&home).len()), (vec![owned(STATE)], gaps), "{place}: {:?}", told(&home));
+    }
+}
+
+/// The logins of models lie there, and were left out.
+#[test]
+fn the_directory_of_an_agent_that_the_environment_names_is_taken() {
+    for name in ["OPENCLAW_AGENT_DIR", "PI_CODING_AGENT_DIR"] {
+        let home = || Home::with_config("{}").file(".openclaw/.env", &format!("{name}=~/ag\n"));
+        let there = home().file("ag/auth-profiles.json", "{}");
+        assert_eq!(there.roots(), [owned(STATE), owned(("agent", "ag"))], "{name}");
+        assert_eq!(there.plan().openclaw.expect("facts").agent_roots.map(|agents| agents.len()), Some(1));
+        assert!(told(&there.source(".openclaw"))[0].contains("/ag is not in the archive"));
+        assert_eq!(told(&home()), [""; 0], "an agent that has not run has none");
+        let other =
+            home().file("ag/x", "").file("s/agents/a/sessions/0.jsonl", "").home_variable(name, "ag").source("s");
+        let is_told = |words: &String| words.contains("/ag is not");
+        assert!(!told(&other).iter().any(is_told), "it belongs to the state of this environment");
+    }
+    let usual = Home::with_config("{}").file(".openclaw/agents/main/agent/x", "");
+    let usual = usual.home_variable("OPENCLAW_AGENT_DIR", ".openclaw/agents/main/agent");
+    assert_eq!((usual.roots(), usual.covered().len()), (vec![owned(STATE)], 2));
+}
