@@ -14,22 +14,18 @@ use super::root::canonical_prefix;
 /// OpenClaw's own limit, in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// What says where these files are is not theirs to say.
+/// What says where the config is, is not for the config to say.
 const ABOVE: [&str; 2] = ["OPENCLAW_STATE_DIR", "OPENCLAW_HOME"];
 
-/// The environment with what the state directory's `.env` adds, and then the gateway's own file.
-pub(super) fn of_files(environment: &Environment, state_dir: &Path) -> Environment {
-    let mut added = environment.clone();
-    for path in files(environment, state_dir) {
-        let text = read(&path).unwrap_or_default();
-        // In one file, the last of a name wins.
-        for (name, value) in text.lines().rev().filter_map(assignment).filter(|(name, _)| may_be_added(name)) {
-            if !added.is_set(name) {
-                added = added.with(name, value);
-            }
+/// The environment with what the text of a file adds.
+pub(super) fn of_text(mut environment: Environment, text: &str) -> Environment {
+    // In one file, the last of a name wins.
+    for (name, value) in text.lines().rev().filter_map(assignment).filter(|(name, _)| is_name(name)) {
+        if !environment.is_set(name) {
+            environment = environment.with(name, value);
         }
     }
-    added
+    environment
 }
 
 /// The environment with what the config's `env` adds; what stands there by itself goes before `env.vars`.
@@ -38,7 +34,8 @@ pub(super) fn of_config(environment: &Environment, config: &Value) -> Environmen
     let vars = env.and_then(|env| env.get("vars")?.as_object());
     let mut added = environment.clone();
     for (name, value) in texts(env).chain(texts(vars)) {
-        if may_be_added(name) && !value.trim().is_empty() && !value.contains("${") && added.variable(name).is_none() {
+        let may_be_added = is_name(name) && !ABOVE.contains(&name);
+        if may_be_added && !value.trim().is_empty() && !value.contains("${") && added.variable(name).is_none() {
             added = added.with(name, value);
         }
     }
@@ -49,16 +46,21 @@ fn texts(fields: Option<&Map<String, Value>>) -> impl Iterator<Item = (&str, &st
     fields.into_iter().flatten().filter_map(|(name, value)| Some((name.trim(), value.as_str()?)))
 }
 
-/// A gateway that has its state elsewhere than usual does not read the file that belongs to the usual one.
-fn files(environment: &Environment, state_dir: &Path) -> Vec<PathBuf> {
+/// The files that OpenClaw reads with its state at `state_dir`: the `.env` there, the one beside the config where only the
+/// config is named, and the gateway's own. A gateway that has its state elsewhere than usual does not read the file that
+/// belongs to the usual one.
+pub(super) fn files(environment: &Environment, state_dir: &Path) -> Vec<PathBuf> {
     let home = environment.effective_home();
+    let is_named = environment.variable("OPENCLAW_STATE_DIR").is_some();
+    let config = environment.variable("OPENCLAW_CONFIG_PATH").filter(|_| !is_named);
+    let beside_config = config.map(|config| environment.user_path(&config).with_file_name(".env"));
     let is_usual = canonical_prefix(state_dir) == canonical_prefix(&home.join(".openclaw"));
-    let of_gateway = environment.variable("OPENCLAW_STATE_DIR").is_none() || is_usual;
-    let gateway = of_gateway.then(|| home.join(".config/openclaw/gateway.env"));
-    [state_dir.join(".env")].into_iter().chain(gateway).collect()
+    let gateway = (!is_named || is_usual).then(|| home.join(".config/openclaw/gateway.env"));
+    [state_dir.join(".env")].into_iter().chain(beside_config).chain(gateway).collect()
 }
 
-fn read(path: &Path) -> Option<String> {
+/// The text of a file, if there is one that OpenClaw would read.
+pub(super) fn read(path: &Path) -> Option<String> {
     let metadata = path.metadata().ok()?;
     // A FIFO would make the read wait for ever.
     if !metadata.is_file() || metadata.len() > LONGEST {
@@ -67,9 +69,9 @@ fn read(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&fs::read(path).ok()?).into_owned())
 }
 
-fn may_be_added(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    name.chars().all(allowed) && name.starts_with(|c: char| !c.is_ascii_digit()) && !ABOVE.contains(&name)
+    name.chars().all(allowed) && name.starts_with(|c: char| !c.is_ascii_digit())
 }
 
 /// `[export] NAME=VALUE`, the value perhaps in quotes, a comment perhaps behind it.
@@ -92,6 +94,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::plan::state_dir::StateDir;
 
     #[test]
     fn lines_of_a_file_are_read_as_openclaw_reads_them() {
@@ -115,14 +118,14 @@ mod tests {
         let state = home.path().join(".openclaw");
         fs::create_dir_all(home.path().join(".config/openclaw")).expect("directory");
         fs::create_dir(&state).expect("directory");
-        let all = "P=file\nBLANK=file\nF=first\nF=file\n#C=file\nOPENCLAW_STATE_DIR=/x\nOPENCLAW_HOME=/x\n";
+        let all = "P=file\nBLANK=file\nF=first\nF=file\n#C=file\n";
         fs::write(state.join(".env"), all).expect("written");
         fs::write(home.path().join(".config/openclaw/gateway.env"), "F=gateway\nG=gateway\n").expect("written");
         let process = Environment { home: Some(home.path().into()), ..Environment::default() };
         let process = process.with("P", "process").with("BLANK", "");
         let config = json!({"env": {"vars": {"F": "config", "C": "vars", "D": "vars", "R": "${P}"}, "C": "direct",
-            "BLANK": "config", "N": 1}});
-        let of_files = of_files(&process, &state);
+            "BLANK": "config", "N": 1, "OPENCLAW_STATE_DIR": "/x", "OPENCLAW_HOME": "/x"}});
+        let of_files = StateDir::of(&process).environment;
         let all = of_config(&of_files, &config);
         let said = |environment: &Environment, name: &str| environment.variable(name).map(|said| said.into_string());
         for (name, value) in [("P", "process"), ("F", "file"), ("G", "gateway")] {
@@ -131,11 +134,11 @@ mod tests {
         for (name, value) in [("F", "file"), ("C", "direct"), ("D", "vars"), ("BLANK", "config")] {
             assert_eq!(said(&all, name), Some(Ok(value.to_owned())), "{name}");
         }
-        for name in ["BLANK", "C", "OPENCLAW_STATE_DIR", "OPENCLAW_HOME"] {
-            assert_eq!(said(&of_files, name), None, "{name}");
+        assert_eq!((said(&of_files, "BLANK"), said(&of_files, "C")), (None, None));
+        for name in ["R", "N", "OPENCLAW_STATE_DIR", "OPENCLAW_HOME"] {
+            assert_eq!(said(&all, name), None, "{name}");
         }
-        assert_eq!((said(&all, "R"), said(&all, "N"), said(&all, "OPENCLAW_HOME")), (None, None, None));
-        let elsewhere = super::of_files(&process.with("OPENCLAW_STATE_DIR", "/elsewhere"), Path::new("/elsewhere"));
+        let elsewhere = StateDir::of(&process.with("OPENCLAW_STATE_DIR", "/elsewhere")).environment;
         assert_eq!(said(&elsewhere, "G"), None, "the gateway's file belongs to the usual state directory");
     }
 
@@ -144,6 +147,6 @@ mod tests {
         let state = tempfile::tempdir().expect("temporary directory");
         let fifo = std::process::Command::new("mkfifo").arg(state.path().join(".env")).status().expect("runs");
         assert!(fifo.success());
-        assert!(of_files(&Environment::default(), state.path()).variables.is_empty());
+        assert_eq!(read(&state.path().join(".env")), None);
     }
 }

@@ -69,6 +69,21 @@ impl Environment {
         self.absolute(&home)
     }
 
+    /// Where OpenClaw looks for its state directory: at `OPENCLAW_STATE_DIR`, else in the usual places.
+    pub(super) fn state_dirs(&self) -> Vec<PathBuf> {
+        if let Some(named) = self.variable("OPENCLAW_STATE_DIR") {
+            return vec![self.user_path(&named)];
+        }
+        let home = self.effective_home();
+        vec![home.join(".openclaw"), home.join(".clawdbot")]
+    }
+
+    /// The first of them that exists, else the one that OpenClaw would make.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        let mut places = self.state_dirs();
+        places.swap_remove(places.iter().position(|place| place.exists()).unwrap_or(0))
+    }
+
     /// A path that the user or a config wrote: `~` is the home directory, relative is relative to the current one.
     pub(super) fn user_path(&self, written: &OsStr) -> PathBuf {
         let trimmed = written.to_str().map_or(written, |text| OsStr::new(text.trim()));

@@ -18,6 +18,7 @@ mod root;
 mod roster;
 mod rules;
 mod source;
+mod state_dir;
 mod stores;
 mod warning;
 
@@ -34,8 +35,10 @@ pub use warning::Warning;
 use std::path::{Path, PathBuf};
 
 use exclude::Excludes;
-use openclaw::{Holdings, Looks, StateDir};
+use openclaw::{Holdings, Looks};
+use roster::AGENT_VARIABLES;
 use rules::RootRules;
+use state_dir::StateDir;
 
 /// What was asked for, independent of any command line.
 #[derive(Clone, Debug)]
@@ -123,6 +126,8 @@ struct Draft {
     installations: Vec<Holdings>,
     /// What a plain tree must not link.
     guarded: Vec<PathBuf>,
+    /// The state directories that files in the sources lead to.
+    led_to: Vec<PathBuf>,
 }
 
 impl Draft {
@@ -134,7 +139,7 @@ impl Draft {
             return Err(PlanError::NoState { looked: state.looked, named: state.named });
         }
         let mut draft = Self::default();
-        let holdings = Holdings::survey(&state.path, environment, &mut draft.warnings);
+        let holdings = Holdings::survey(&state, &mut draft.warnings);
         if let Some(profile) = roster::profile(environment).filter(|_| !state.named) {
             draft.warnings.push(Warning::ProfileWithoutState { profile, state_dir: state.path });
         }
@@ -169,7 +174,7 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Warns of what belongs to the named state directories and lies in no source.
+    /// Warns of what belongs to the named state directories and lies in no source, and of states that those lead to.
     fn warn_of_what_is_elsewhere(&mut self, include_workspace: bool) {
         let is_named = |path: &Path| {
             let real = root::canonical_prefix(path);
@@ -181,7 +186,9 @@ impl Draft {
             let there = roots.into_iter().map(|Root { kind, path }| (kind, path));
             there.chain(missing.into_iter().map(|Missing { kind, path }| (kind, path)))
         });
+        let led_to = self.led_to.iter().map(|path| (AssetKind::State, path.clone()));
         let elsewhere: Vec<Warning> = everything
+            .chain(led_to)
             .filter(|(_, path)| !is_named(path))
             .map(|(kind, path)| Warning::NotNamed { kind, path })
             .collect();
@@ -189,10 +196,12 @@ impl Draft {
     }
 
     fn add_source(&mut self, path: PathBuf, home_ground: &HomeGround, request: &Request) -> Result<(), PlanError> {
+        self.led_to.extend(led_from(&path, &request.environment));
         let looks = home_ground.looks(&path);
         if looks == Looks::State {
             let environment = home_ground.environment_of(&path, &request.environment);
-            let holdings = Holdings::survey(&path, &environment, &mut self.warnings);
+            let state = StateDir { path: path.clone(), ..StateDir::of(&environment) };
+            let holdings = Holdings::survey(&state, &mut self.warnings);
             return self.add_state(path, holdings, request);
         }
         if request.only_config {
@@ -294,10 +303,11 @@ fn rules_of(root: &Path, holdings: &Holdings, include_workspace: bool) -> RootRu
     let excluded = if include_workspace { &[] } else { &workspaces[..] };
     let paths = |paths: &[PathBuf]| paths.to_vec();
     let mut protected = paths(included);
-    protected.extend(holdings.config_files.iter().cloned());
+    protected.extend(holdings.config_files.iter().chain(&holdings.left).cloned());
+    protected.extend(holdings.env_files.iter().map(|path| root::canonical_prefix(path)));
     protected.extend([&holdings.config_path, &holdings.oauth_dir].map(|path| root::canonical_prefix(path)));
     protected.extend([holdings.config_path.clone(), holdings.oauth_dir.clone()]);
-    protected.extend(holdings.agents.iter().map(|agent| agent.path.clone()));
+    protected.extend(holdings.agents.iter().map(|agent| &agent.path).chain(&holdings.agent_dirs).cloned());
     protected.extend(holdings.stores.iter().map(|path| root::canonical_prefix(path)));
     RootRules::guarded(root)
         .guard_sessions(holdings.guards_sessions)
@@ -305,6 +315,18 @@ fn rules_of(root: &Path, holdings: &Holdings, include_workspace: bool) -> RootRu
         .foreign(included.iter().map(PathBuf::as_path), holdings.custom_agents())
         .leave_out(excluded.iter().map(PathBuf::as_path))
         .protect(protected.iter().map(PathBuf::as_path))
+}
+
+/// The state that OpenClaw has instead of the one at `path`, if a file leads it from there to another: as this
+/// environment has it, or one whose home directory `path` lies in.
+fn led_from(path: &Path, environment: &Environment) -> Option<PathBuf> {
+    let home = Environment { home: path.parent().map(Path::to_path_buf), ..environment.clone() };
+    let home =
+        [STATE_VARIABLE, "OPENCLAW_HOME", "OPENCLAW_CONFIG_PATH"].iter().fold(home, |home, name| home.without(name));
+    [environment, &home].into_iter().map(StateDir::of).find_map(|state| {
+        let is_left = state.left.iter().any(|left| root::canonical_prefix(left) == path);
+        is_left.then(|| root::canonical_prefix(&state.path))
+    })
 }
 
 /// The installation that the environment speaks of, seen from sources that were named.
@@ -320,7 +342,7 @@ impl HomeGround {
             return Self { state_dir: None, owned: Vec::new() };
         }
         // Its config is not what was asked about: trouble with it is no news here.
-        let holdings = Holdings::survey(&state.path, environment, &mut Vec::new());
+        let holdings = Holdings::survey(&state, &mut Vec::new());
         Self { state_dir: Some(holdings.state_dir.clone()), owned: holdings.everything() }
     }
 
@@ -343,7 +365,9 @@ impl HomeGround {
             return environment.clone();
         }
         let mut other = environment.clone().with(STATE_VARIABLE, path);
-        for name in ["OPENCLAW_CONFIG_PATH", "OPENCLAW_OAUTH_DIR", "OPENCLAW_WORKSPACE_DIR"] {
+        for name in
+            ["OPENCLAW_CONFIG_PATH", "OPENCLAW_OAUTH_DIR", "OPENCLAW_WORKSPACE_DIR"].iter().chain(&AGENT_VARIABLES)
+        {
             other = other.without(name);
         }
         other

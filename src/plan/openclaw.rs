@@ -16,6 +16,7 @@ use super::habits;
 use super::outward;
 use super::root::{AssetKind, Missing, Root, canonical_prefix};
 use super::roster::{Roster, is_there};
+use super::state_dir::StateDir;
 use super::stores;
 use super::warning::Warning;
 
@@ -47,46 +48,25 @@ pub struct AgentRoot {
     pub path: PathBuf,
 }
 
-/// Where OpenClaw's state directory is, or was looked for.
-#[derive(Debug)]
-pub(super) struct StateDir {
-    pub(super) path: PathBuf,
-    pub(super) looked: Vec<PathBuf>,
-    /// Whether `OPENCLAW_STATE_DIR` says so.
-    pub(super) named: bool,
-}
-
-impl StateDir {
-    /// `OPENCLAW_STATE_DIR`, else `~/.openclaw`, else `~/.clawdbot` if only that exists.
-    pub(super) fn of(environment: &Environment) -> Self {
-        if let Some(named) = environment.variable("OPENCLAW_STATE_DIR") {
-            let path = environment.user_path(&named);
-            return Self { looked: vec![path.clone()], path, named: true };
-        }
-        let home = environment.effective_home();
-        let looked = vec![home.join(".openclaw"), home.join(".clawdbot")];
-        let path = looked.iter().find(|path| path.exists()).unwrap_or(&looked[0]).clone();
-        Self { path, looked, named: false }
-    }
-
-    pub(super) fn exists(&self) -> bool {
-        self.path.is_dir()
-    }
-}
-
 /// Everything that an installation of OpenClaw owns.
 #[derive(Debug)]
 pub(super) struct Holdings {
     pub(super) state_dir: PathBuf,
     pub(super) config_path: PathBuf,
     pub(super) config_files: Vec<PathBuf>,
+    /// What OpenClaw reads its environment from.
+    pub(super) env_files: Vec<PathBuf>,
+    /// Where the state was, or would be if one of those files did not lead away.
+    pub(super) left: Vec<PathBuf>,
     pub(super) oauth_dir: PathBuf,
     /// Where the agents work.
     pub(super) workspaces: Vec<PathBuf>,
     /// Those of them that nothing names: OpenClaw makes each when it needs it.
     pub(super) unnamed_workspaces: Vec<PathBuf>,
     pub(super) agents: Vec<AgentRoot>,
-    /// Where the config, or a symbolic link in the state directory, puts sessions, cron jobs and the like.
+    /// Directories of agents that the environment names, and not the config.
+    pub(super) agent_dirs: Vec<PathBuf>,
+    /// Where the config, or a symbolic link in the state directory, puts sessions, cron jobs, sandboxes and the like.
     pub(super) stores: Vec<PathBuf>,
     pub(super) managed_skills: Vec<PathBuf>,
     /// Whether sessions that have a second name may be refused.
@@ -105,9 +85,9 @@ fn guards_sessions(config: &Value) -> bool {
 }
 
 impl Holdings {
-    /// Those of the state directory at `state_dir`, and what the environment and the config say of the rest.
-    pub(super) fn survey(state_dir: &Path, environment: &Environment, warnings: &mut Vec<Warning>) -> Self {
-        let environment = &additions::of_files(environment, state_dir);
+    /// Those of a state directory, and what the environment and the config say of the rest.
+    pub(super) fn survey(state: &StateDir, warnings: &mut Vec<Warning>) -> Self {
+        let (state_dir, environment) = (state.path.as_path(), &state.environment);
         let config_path = config_path(state_dir, environment);
         let config = config::read(&config_path, environment, warnings);
         let environment = &additions::of_config(environment, &config.value);
@@ -116,19 +96,27 @@ impl Holdings {
         warnings.extend(roster.unset_variables());
         let real = canonical_prefix(state_dir);
         let mut stores = stores::find(&roster.session_stores(warnings), roster.cron_store(), &roster.wide(), warnings);
-        stores.extend(outward::find(&real, &roster.wide(), warnings));
+        stores.extend(roster.sandboxes(warnings));
         let workspaces = roster.workspaces();
+        let oauth_dir = oauth.map_or_else(|| state_dir.join("credentials"), |dir| environment.user_path(&dir));
+        let places = workspaces.iter().map(|workspace| &workspace.path).chain([&config_path, &oauth_dir]);
+        let followed: Vec<PathBuf> = places.chain(&state.env_files).map(|path| canonical_prefix(path)).collect();
+        let linked = outward::find(&real, &roster.wide(), warnings);
+        stores.extend(linked.into_iter().filter(|target| !followed.contains(target)));
         let unnamed = workspaces.iter().filter(|workspace| !workspace.is_named);
         Self {
             config_path,
-            oauth_dir: oauth.map_or_else(|| state_dir.join("credentials"), |dir| environment.user_path(&dir)),
+            oauth_dir,
             workspaces: workspaces.iter().map(|workspace| workspace.path.clone()).collect(),
             unnamed_workspaces: unnamed.map(|workspace| workspace.path.clone()).collect(),
             agents: roster.agent_roots(),
+            agent_dirs: roster.further_agent_dirs(),
             stores,
             managed_skills: managed_skills(state_dir),
             guards_sessions: guards_sessions(&config.value),
             config_files: config.files,
+            env_files: state.env_files.clone(),
+            left: state.left.clone(),
             state_dir: real,
         }
     }
@@ -136,9 +124,9 @@ impl Holdings {
     /// All that OpenClaw may read through a guard, canonical.
     pub(super) fn everything(&self) -> Vec<PathBuf> {
         let mut all = vec![self.state_dir.clone(), self.config_path.clone(), self.oauth_dir.clone()];
-        let files = self.config_files.iter();
+        let files = self.config_files.iter().chain(&self.env_files).chain(&self.left);
         all.extend(files.chain(&self.workspaces).chain(&self.stores).chain(&self.managed_skills).cloned());
-        all.extend(self.agents.iter().map(|agent| agent.path.clone()));
+        all.extend(self.agents.iter().map(|agent| &agent.path).chain(&self.agent_dirs).cloned());
         all.iter().map(|path| canonical_prefix(path)).collect()
     }
 
@@ -146,7 +134,8 @@ impl Holdings {
     pub(super) fn custom_agents(&self) -> impl Iterator<Item = &Path> {
         let usual =
             |agent: &AgentRoot| canonical_prefix(&self.state_dir.join("agents").join(&agent.agent_id).join("agent"));
-        self.agents.iter().filter(move |agent| agent.path != usual(agent)).map(|agent| agent.path.as_path())
+        let configured = self.agents.iter().filter(move |agent| agent.path != usual(agent)).map(|agent| &agent.path);
+        configured.chain(&self.agent_dirs).map(PathBuf::as_path)
     }
 
     /// The workspaces, canonical.
@@ -160,7 +149,9 @@ impl Holdings {
         let mut named = vec![(State, self.state_dir.clone())];
         // Of what lies in the state directory by default, OpenClaw does not speak.
         let own = [(Config, &self.config_path), (Credentials, &self.oauth_dir)];
-        let elsewhere = own.into_iter().filter(|(_, path)| !canonical_prefix(path).starts_with(&self.state_dir));
+        let adding = self.left.iter().chain(&self.env_files).map(|path| (Config, path));
+        let elsewhere =
+            own.into_iter().chain(adding).filter(|(_, path)| !canonical_prefix(path).starts_with(&self.state_dir));
         named.extend(elsewhere.map(|(kind, path)| (kind, path.clone())));
         let config = canonical_prefix(&self.config_path);
         let included = self.config_files.iter().filter(|file| **file != config);
@@ -171,7 +162,7 @@ impl Holdings {
         // An agent that has not run yet has no directory; that is no news unless the config names one.
         let custom: Vec<&Path> = self.custom_agents().collect();
         let agents = self.agents.iter().filter(|agent| agent.path.exists() || custom.contains(&agent.path.as_path()));
-        named.extend(agents.map(|agent| (Agent, agent.path.clone())));
+        named.extend(agents.map(|agent| &agent.path).chain(&self.agent_dirs).map(|path| (Agent, path.clone())));
         let elsewhere = self.stores.iter().filter(|path| !canonical_prefix(path).starts_with(&self.state_dir));
         named.extend(elsewhere.map(|path| (Store, path.clone())));
         let (mut roots, missing) = existing(named);

@@ -1,22 +1,22 @@
-//! Symbolic links in a state directory behind which lie OpenClaw's own things: a disk was full, and they were moved.
+//! Symbolic links in a state directory behind which lie OpenClaw's own things: a disk was full and they were moved, or
+//! they are kept where a person keeps such things.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::habits;
 use super::root::canonical_prefix;
 use super::warning::Warning;
+use crate::entry::Kind;
 
-/// What OpenClaw keeps in its state directory that nothing can make again. Its config, the credentials, workspaces and
-/// skills are followed where they are looked up.
-const OWN: [&str; 7] = ["agents", "cron", "cron/runs", "delivery-queue", "memory", "state", "tasks"];
-
-/// Where links among OpenClaw's own places lead, as far as that is out of `state_dir`, which is canonical. A link to what
-/// holds one of `wide`, or to what cannot be found, is a warning.
+/// Where the links in the directories that OpenClaw keeps its things in lead, as far as that is out of `state_dir`, which
+/// is canonical. A link to what holds one of `wide`, or to what cannot be found, is a warning.
 pub(super) fn find(state_dir: &Path, wide: &[PathBuf], warnings: &mut Vec<Warning>) -> Vec<PathBuf> {
     let mut targets = Vec::new();
-    for link in places(state_dir).into_iter().filter(|place| place.is_symlink()) {
+    for link in links(state_dir) {
         match target(&link, state_dir) {
-            Ok(target) if target.starts_with(state_dir) => {}
+            Ok(target) if target.starts_with(state_dir) || !has_contents(&target) => {}
             Ok(target) if wide.iter().all(|inner| !inner.starts_with(&target)) => targets.push(target),
             Ok(_) => warnings.push(Warning::LinkNotFollowed { link, cause: "that holds far more".to_owned() }),
             Err(cause) => warnings.push(Warning::LinkNotFollowed { link, cause }),
@@ -27,15 +27,31 @@ pub(super) fn find(state_dir: &Path, wide: &[PathBuf], warnings: &mut Vec<Warnin
     targets
 }
 
-fn places(state_dir: &Path) -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> = OWN.iter().map(|name| state_dir.join(name)).collect();
-    // A directory that cannot be listed is told of by the freeze, which lists it as well.
-    let agents = fs::read_dir(state_dir.join("agents")).into_iter().flatten().flatten();
-    for agent in agents.map(|agent| agent.path()) {
-        places.extend(["agent", "sessions"].map(|name| agent.join(name)));
-        places.push(agent);
-    }
-    places
+/// The links right in the state directory, among the cron jobs, and down to the names in an agent's own directory, but
+/// for those that OpenClaw can make again.
+fn links(state_dir: &Path) -> Vec<PathBuf> {
+    let agents = entries(&state_dir.join("agents")).into_iter().map(|agent| agent.path());
+    let of_agents = agents.flat_map(|agent| [agent.join("agent"), agent]);
+    let dirs = ["", "agents", "cron"].map(|name| state_dir.join(name)).into_iter().chain(of_agents);
+    let found = dirs.flat_map(|dir| entries(&dir));
+    let links = found.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink())).map(|entry| entry.path());
+    links.filter(|link| !is_regenerable(link, state_dir)).collect()
+}
+
+/// A directory that cannot be listed is told of by the freeze, which lists it as well.
+fn entries(dir: &Path) -> Vec<fs::DirEntry> {
+    fs::read_dir(dir).into_iter().flatten().flatten().collect()
+}
+
+fn is_regenerable(link: &Path, state_dir: &Path) -> bool {
+    let name = link.file_name().unwrap_or_default().as_bytes();
+    let path = link.strip_prefix(state_dir).unwrap_or(link).as_os_str().as_bytes();
+    habits::of_state(path, name, Kind::Symlink).is_some()
+}
+
+/// A log that leads to `/dev/null` has nothing that could be lost.
+fn has_contents(target: &Path) -> bool {
+    fs::metadata(target).is_ok_and(|target| target.is_dir() || target.is_file())
 }
 
 /// Where a link leads, canonical. What is missing in the state directory is missed by OpenClaw too.

@@ -17,11 +17,18 @@ use super::root::canonical_prefix;
 use super::stores;
 use super::warning::Warning;
 
+/// The field that names where sandboxes are. That of `sandbox.ssh` is on another machine.
+const SANDBOXES: &str = "workspaceRoot";
+
 type Entry<'a> = (String, Option<&'a Map<String, Value>>);
 
 /// The first version that was read in which the default workspace lies in a state directory that the environment
 /// names. 2026.4 has it in the home directory, wherever the state is.
 const WORKSPACE_BESIDE_STATE: (u32, u32) = (2026, 9);
+
+/// What names the directory of the agent that a command is run for without one. 2026.4 takes the first that is set,
+/// 2026.9 either of them.
+pub(super) const AGENT_VARIABLES: [&str; 2] = ["OPENCLAW_AGENT_DIR", "PI_CODING_AGENT_DIR"];
 
 /// Where an agent works.
 pub(super) struct Workspace {
@@ -66,7 +73,9 @@ impl<'a> Roster<'a> {
         };
         let shared = self.defaults.and_then(|defaults| defaults.get("workspace"));
         let stores = ["session", "cron"].map(|section| self.config[section].get("store"));
-        let paths = self.agents.iter().flat_map(|(_, entry)| fields(*entry)).chain([shared]).chain(stores).flatten();
+        let sandboxes = self.sandbox_fields().into_iter().map(|sandbox| sandbox.get(SANDBOXES));
+        let paths = self.agents.iter().flat_map(|(_, entry)| fields(*entry)).chain([shared]).chain(stores);
+        let paths = paths.chain(sandboxes).flatten();
         let mut unset: Vec<Warning> = Vec::new();
         for written in paths.filter_map(Value::as_str) {
             let name = substitute(written, self.environment).err();
@@ -180,6 +189,38 @@ impl<'a> Roster<'a> {
         self.path(self.config["cron"].get("store"))
     }
 
+    /// Where sandboxed agents work, if the config names it. What does not exist is missed where there is a sandbox.
+    pub(super) fn sandboxes(&self, warnings: &mut Vec<Warning>) -> Vec<PathBuf> {
+        let (shared, own) = (self.shared_sandbox(), self.sandbox_fields());
+        let said = |sandbox: &Value, key| sandbox.get(key).or_else(|| shared?.get(key)).cloned();
+        let mut found: Vec<PathBuf> = Vec::new();
+        for sandbox in own {
+            let Some(path) = self.path(said(sandbox, SANDBOXES).as_ref()) else { continue };
+            let is_used = said(sandbox, "mode").is_some_and(|mode| mode != "off");
+            if (is_used || is_there(&path)) && !found.contains(&path) {
+                found.push(path);
+            }
+        }
+        let state_dir = canonical_prefix(self.state_dir);
+        found.retain(|path| {
+            let real = canonical_prefix(path);
+            let is_wide = !real.starts_with(&state_dir) && self.wide().iter().any(|inner| inner.starts_with(&real));
+            warnings.extend(is_wide.then(|| Warning::WideSandbox { path: path.clone() }));
+            !is_wide
+        });
+        found
+    }
+
+    /// What the config says of sandboxes: for all agents, and for each.
+    fn sandbox_fields(&self) -> Vec<&'a Value> {
+        let own = self.agents.iter().filter_map(|(_, entry)| entry.as_ref()?.get("sandbox"));
+        self.shared_sandbox().into_iter().chain(own).collect()
+    }
+
+    fn shared_sandbox(&self) -> Option<&'a Value> {
+        self.defaults?.get("sandbox")
+    }
+
     /// What nothing may bring along: the home directory, the state directory, and what holds them.
     pub(super) fn wide(&self) -> [PathBuf; 2] {
         [self.environment.effective_home(), self.state_dir.to_path_buf()].map(|path| canonical_prefix(&path))
@@ -192,6 +233,17 @@ impl<'a> Roster<'a> {
             AgentRoot { agent_id: id.clone(), path: canonical_prefix(&path) }
         };
         self.agents.iter().map(root).collect()
+    }
+
+    /// The agents' directories that the environment names, where there are any that the config does not.
+    pub(super) fn further_agent_dirs(&self) -> Vec<PathBuf> {
+        let named = AGENT_VARIABLES.iter().filter_map(|name| self.environment.variable(name));
+        let dirs = named.map(|dir| canonical_prefix(&self.environment.user_path(&dir)));
+        let known = self.agent_roots();
+        let mut further: Vec<PathBuf> =
+            dirs.filter(|dir| is_there(dir) && known.iter().all(|agent| agent.path != *dir)).collect();
+        further.dedup();
+        further
     }
 }
 

@@ -44,6 +44,11 @@ pub enum Warning {
         /// The store.
         path: PathBuf,
     },
+    /// The config lets sandboxed agents work in a directory that holds far more than their work.
+    WideSandbox {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory that the config puts the agents' sessions into cannot be listed: there may be more of them.
     UnlistedStores {
         /// The directory.
@@ -88,6 +93,7 @@ impl Warning {
             | Self::UnsetVariable { .. }
             | Self::NotNamed { .. }
             | Self::WideStore { .. }
+            | Self::WideSandbox { .. }
             | Self::UnlistedStores { .. }
             | Self::LinkNotFollowed { .. }
             | Self::ProfileWithoutState { .. } => true,
@@ -122,6 +128,12 @@ impl fmt::Display for Warning {
                 f,
                 "The transcripts beside {} are not in the archive: its directory holds more than sessions. Give them one \
                  of their own.",
+                path.display()
+            ),
+            Self::WideSandbox { path } => write!(
+                f,
+                "What sandboxed agents wrote to {} is not in the archive: it holds far more than that. Let their \
+                 sandbox.workspaceRoot be a directory of its own.",
                 path.display()
             ),
             Self::UnlistedStores { dir, cause } => write!(
