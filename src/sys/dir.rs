@@ -343,12 +343,6 @@ impl Dir {
         Ok(kernel::unlinkat(&*self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Renames within this directory; fails with `EEXIST` where the new name is taken.
-    pub(crate) fn rename_noreplace(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
-        let _step = self.pass(Verb::Rename, to)?;
-        Ok(kernel::renameat_with(&*self.fd, from, &*self.fd, to, RenameFlags::NOREPLACE)?)
-    }
-
     /// Renames within this directory, over whatever has the new name.
     pub(crate) fn rename_over(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
         let _step = self.pass(Verb::Rename, to)?;
@@ -359,6 +353,12 @@ impl Dir {
     pub(crate) fn move_to(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
         let _step = self.pass(Verb::Rename, name)?;
         Ok(kernel::renameat_with(&*self.fd, name, &*to.fd, to_name, RenameFlags::NOREPLACE)?)
+    }
+
+    /// Moves a directory to where nothing is, or an empty one, which goes: the kernel refuses all else, as `name/` a file.
+    pub(crate) fn move_dir_to(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
+        let _step = self.pass(Verb::Rename, name)?;
+        Ok(kernel::renameat(&*self.fd, [name, b"/"].concat(), &*to.fd, to_name)?)
     }
 
     /// Exchanges what two names are bound to, whatever that is, in one step.

@@ -163,11 +163,17 @@ impl Tree {
         Ok(length)
     }
 
-    /// Gives what is `name` in `from` its place here, as it is; `false` where that is another filesystem's.
+    /// Gives what is `name` in `from` its place here, as it is; `false` where that is another filesystem's, or this one knows
+    /// neither flags nor second names.
     pub(crate) fn move_in(&mut self, path: &[u8], from: &Dir, name: &[u8]) -> io::Result<bool> {
         let (dir, leaf) = self.place(path)?;
         match from.move_to(name, &dir, leaf) {
             Err(error) if sys::errno(&error) == Some(Errno::XDEV) => Ok(false),
+            // A second name fails as well where the name is taken.
+            Err(error) if sys::refuses_flags(&error) => {
+                let linked = gate::tolerate(from.link(name, &dir, leaf))?.is_some();
+                if linked { from.unlink(name).map(|()| true) } else { Ok(false) }
+            }
             moved => moved.map(|()| true),
         }
     }
