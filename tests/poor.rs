@@ -167,5 +167,65 @@ fn where_renames_know_no_flags_a_stage_lays_out_everything() {
 
 /// Nothing at all was restored, though a user who may give nothing away either gets everything.
 /// What is mostly holes was refused for lack of room, and a guarded command was not rolled back.
+#[test]
+fn holes_take_no_room_in_place() {
+    let stage = Stage::new();
+    let Some((_disk, source)) = stage.cramped() else { return };
+    fs::create_dir(&source).expect("makes");
+    let sparse = fs::File::create(source.join("sparse")).expect("creates");
+    sparse.set_len(200 << 20).expect("grows");
+    std::os::unix::fs::FileExt::write_all_at(&sparse, &[7; 4096], 100 << 20).expect("writes");
+    drop(sparse);
+    let guarded = stage
+        .command("guard disk/source -q --rollback -o out/")
+        .args(["--", "sh", "-c", "rm disk/source/sparse; exit 7"])
+        .output()
+        .expect("runs");
+    assert_eq!(guarded.status.code(), Some(7), "{}", text(&guarded.stderr));
+    assert!(source.join("sparse").exists(), "{}", text(&guarded.stderr));
+    assert_eq!(fs::metadata(source.join("sparse")).expect("is there").len(), 200 << 20);
+}
+
 /// How much room there must be is a guess: a filesystem that compresses takes less.
+#[test]
+fn who_knows_better_than_the_free_space_may_force_a_restore_in_place() {
+    let stage = Stage::new();
+    let Some((_disk, source)) = stage.cramped() else { return };
+    fs::create_dir(&source).expect("makes");
+    fs::write(source.join("noise"), vec![7; 12 << 20]).expect("writes");
+    let made = stage.run("create disk/source -q -o a.tar.zst");
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    fs::write(source.join("later"), "later").expect("writes");
+    let before = view(&source);
+    let refused = stage.run("restore a.tar.zst --in-place -q");
+    let told = text(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && told.contains("are free") && told.contains("--force"), "{told}");
+    let forced = stage.run("restore a.tar.zst --in-place -q --force");
+    let told = text(&forced.stderr);
+    // It is tried, and here it is true.
+    assert!(forced.status.code() == Some(1) && told.contains("source/noise") && !told.contains("are free"), "{told}");
+    assert!(differing(&before, &view(&source), |was, is| was == is).is_empty());
+    assert_eq!(fs::read_dir(stage.path("disk")).expect("lists").count(), 1);
+}
+
 /// A sound archive was called "not proven": the first reading had emptied the pipe, and the second found nothing.
+#[test]
+fn an_archive_that_can_be_read_but_once_is_no_source_of_a_restore_in_place() {
+    let stage = Stage::new().archived();
+    stage.write("source/a.txt", b"later");
+    let piped = |words: &str| {
+        let mut cat = Command::new("cat").arg(stage.path("a.tar.zst")).stdout(Stdio::piped()).spawn().expect("runs");
+        let pipe = cat.stdout.take().expect("is a pipe");
+        let output = stage.command(&format!("restore /dev/stdin -q {words}")).stdin(pipe).output().expect("runs");
+        let _ended = cat.wait().expect("ends");
+        output
+    };
+    let refused = piped("--in-place");
+    let told = text(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && told.contains("read twice") && told.contains("--target"), "{told}");
+    assert_eq!(fs::read(stage.path("source/a.txt")).expect("reads"), b"later");
+    assert_done(&piped("--target back"));
+    let file = fs::File::open(stage.path("a.tar.zst")).expect("opens");
+    assert_done(&stage.command("restore /dev/stdin -q --in-place").stdin(file).output().expect("runs"));
+    assert_eq!(fs::read(stage.path("source/a.txt")).expect("reads"), b"alpha");
+}

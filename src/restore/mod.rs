@@ -89,7 +89,7 @@ pub enum Destination {
 pub struct InPlace {
     /// Says where the caller's state directory is.
     pub environment: Environment,
-    /// Whether it is of no concern who works there.
+    /// Whether it is of no concern who works there, nor how much room there seems to be.
     pub force: bool,
 }
 
