@@ -166,6 +166,40 @@ fn where_renames_know_no_flags_a_stage_lays_out_everything() {
 }
 
 /// Nothing at all was restored, though a user who may give nothing away either gets everything.
+#[test]
+fn root_who_may_not_give_files_away_gets_everything_and_is_told() {
+    if !is_root() {
+        eprintln!("skipped: only root can make files of others");
+        return;
+    }
+    for wrapper in UNGENEROUS {
+        if !has(wrapper.split(' ').next().expect("has a word")) {
+            continue;
+        }
+        let stage = Stage::new().file("source/tool", b"runs").file("source/mine", b"root's");
+        symlink("nowhere", stage.path("source/link")).expect("links");
+        fs::hard_link(stage.path("source/a.txt"), stage.path("source/b.txt")).expect("links");
+        let theirs = "chown -h 1000:1000 source source/tool source/link source/a.txt && chmod 6755 source/tool";
+        sh(theirs, stage.top(), &[]);
+        let stage = stage.archived();
+        let output = stage.under(wrapper, "restore a.tar.zst --target back --json").output().expect("runs");
+        assert_eq!(output.status.code(), Some(3), "{wrapper}: {}{}", text(&output.stdout), text(&output.stderr));
+        let report = json(&output);
+        // The directory, the tool, the link, and the two names of a file.
+        assert_eq!(report["ownersNotKept"], 5, "{wrapper}: {report}");
+        let told = report["differences"].as_array().expect("is a list");
+        assert!(
+            told.len() == 1 && told[0]["path"].as_str().is_some_and(|path| path.ends_with("/source/tool")),
+            "{told:?}"
+        );
+        let back = fs::metadata(stage.back("back").join("tool")).expect("is there");
+        assert_eq!((back.mode() & 0o7777, back.uid(), back.gid()), (0o755, 0, 0), "{wrapper}");
+        fs::set_permissions(stage.path("source/tool"), fs::Permissions::from_mode(0o755)).expect("sets");
+        assert_same(&stage.path("source"), &stage.back("back"));
+        assert_eq!(stage.leftovers(), [] as [PathBuf; 0]);
+    }
+}
+
 /// What is mostly holes was refused for lack of room, and a guarded command was not rolled back.
 #[test]
 fn holes_take_no_room_in_place() {

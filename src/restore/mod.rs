@@ -160,7 +160,8 @@ pub struct Restored {
     pub directories: u64,
     /// Bytes of contents.
     pub bytes: u64,
-    /// Names that belong to the caller now, as only root can give files away.
+    /// Names that do not belong to those whom they belonged to: who is not root may not give files away, nor may root
+    /// everywhere.
     pub owners_not_kept: u64,
     /// What is not as it was.
     pub differences: Vec<Remark>,

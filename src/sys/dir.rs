@@ -379,13 +379,16 @@ impl Dir {
         Ok(kernel::symlinkat(target, &*self.fd, name)?)
     }
 
-    /// Gives a symbolic link itself an owner, where there is one to give, and a modification time.
-    pub(crate) fn dress_symlink(&self, name: &[u8], owner: Option<(u32, u32)>, mtime: Timestamp) -> io::Result<()> {
+    /// Gives a symbolic link itself to somebody.
+    pub(crate) fn give_symlink(&self, name: &[u8], uid: u32, gid: u32) -> io::Result<()> {
         let _step = self.pass(Verb::Write, name)?;
-        if let Some((uid, gid)) = owner {
-            let (uid, gid) = (kernel::Uid::from_raw(uid), kernel::Gid::from_raw(gid));
-            kernel::chownat(&*self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
+        let owner = (Some(kernel::Uid::from_raw(uid)), Some(kernel::Gid::from_raw(gid)));
+        Ok(kernel::chownat(&*self.fd, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets the modification time of a symbolic link itself.
+    pub(crate) fn set_symlink_mtime(&self, name: &[u8], mtime: Timestamp) -> io::Result<()> {
+        let _step = self.pass(Verb::Write, name)?;
         Ok(kernel::utimensat(&*self.fd, name, &super::modified(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
