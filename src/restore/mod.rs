@@ -9,6 +9,7 @@ mod holders;
 mod in_place;
 mod journal;
 mod mapping;
+mod mark;
 mod mounts;
 mod moves;
 mod restorer;

@@ -154,7 +154,8 @@ impl Swap {
     /// Says that all is done, for whoever exchanges what was kept again.
     fn conclude(&mut self) {
         if !self.journal.is_whole() {
-            self.journal.conclude(self.draft.dir());
+            // Where that cannot be said, the inodes tell.
+            let _unsaid: io::Result<()> = self.journal.conclude(self.draft.dir());
         }
     }
 
@@ -338,7 +339,7 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
     }
     let completed = complete(&mut journal, &ground, dir);
     if completed.is_ok() && !journal.is_whole() {
-        journal.conclude(dir);
+        let _unsaid: io::Result<()> = journal.conclude(dir);
     }
     let kept = finish(&ground, name, &journal).map_err(fail)?;
     let what = ground.path().display();
