@@ -332,7 +332,7 @@ fn name_hidden(dir: &Dir, hidden: &[u8], name: &[u8]) -> io::Result<()> {
         let unable = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM, Errno::MLINK, Errno::ACCESS];
         !outcome.as_ref().is_err_and(|error| sys::errno(error).is_some_and(|errno| unable.contains(&errno)))
     };
-    let renamed = dir.rename_noreplace(hidden, name);
+    let renamed = dir.move_to(hidden, dir, name);
     if able(&renamed) {
         return renamed;
     }

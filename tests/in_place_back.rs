@@ -189,7 +189,7 @@ fn undo(scene: &Scene, kept: &Path, gate: &Arc<dyn Gate>) -> BroughtBack {
 
 /// What a restore has kept under its hidden name, as the last rename could not be done.
 fn left_nameless(scene: &Scene, archive: &Path, patterns: &[&str]) -> PathBuf {
-    let is_last = |name: &[u8]| name == b"tree" || String::from_utf8_lossy(name).contains(".before-restore-");
+    let is_last = |name: &[u8]| name == b"tree" || name.ends_with(b".swap");
     let gate = Script::new(move |_, step| match step.verb == Verb::Rename && is_last(step.name) {
         true => Err(io::Error::from_raw_os_error(5)),
         false => Ok(()),

@@ -328,6 +328,32 @@ fn nothing_is_overwritten_and_an_empty_directory_is_taken() {
     assert_same(&scene.source(), &scene.back("empty"));
 }
 
+/// The target takes its name by a rename without flags, which not every filesystem has: an empty directory is all that goes.
+#[test]
+fn what_takes_the_name_of_the_target_meanwhile_stays() {
+    let takers: [fn(&Path); 3] = [
+        |at| fs::write(at, "precious").expect("writes"),
+        |at| write(&at.join("precious"), "precious"),
+        |at| symlink("nowhere", at).expect("links"),
+    ];
+    for (number, take) in takers.into_iter().enumerate() {
+        let scene = Scene::new();
+        write(&scene.source().join("a"), "a");
+        let (archive, target) = (scene.archive(), scene.path("back"));
+        let gate = Script::new(move |_, step| {
+            if step.verb == Verb::Rename {
+                take(&target);
+            }
+            Ok(())
+        });
+        let refused = scene.restore_some(&archive, "back", &[], Arc::new(gate));
+        assert_eq!(refused.outcome, Ending::Failed, "{number}");
+        let there = looks(&scene.path("back"));
+        assert!(there.len() == 1 + number % 2 && !there.contains_key(Path::new("a")), "{number}: {there:?}");
+        assert_eq!(leftovers(scene.top.path()), [] as [PathBuf; 0], "{number}");
+    }
+}
+
 #[test]
 fn what_is_not_proven_is_not_restored() {
     let scene = Scene::new();

@@ -219,8 +219,7 @@ fn moved(place: &Place) -> String {
 
 fn owners(restored: &Restored) -> Option<String> {
     let names = page::many(restored.owners_not_kept, "name");
-    (restored.owners_not_kept > 0)
-        .then(|| format!("{names} belonged to others, and are yours now: only root gives away"))
+    (restored.owners_not_kept > 0).then(|| format!("{names} belonged to others, and cannot be given to them here"))
 }
 
 fn said(remark: &Remark) -> String {

@@ -172,13 +172,31 @@ impl Spot {
         let (ours, theirs) = (self.stat()?, other.stat()?);
         match (&ours, &theirs) {
             (Some(_), Some(_)) => self.dir.exchange(&self.name, &other.dir, &other.name),
-            (Some(_), None) => self.dir.move_to(&self.name, &other.dir, &other.name),
-            (None, Some(_)) => other.dir.move_to(&other.name, &self.dir, &self.name),
+            (Some(_), None) => self.move_to(other),
+            (None, Some(_)) => other.move_to(self),
             (None, None) => Ok(()),
         }?;
         self.keep_time(theirs);
         other.keep_time(ours);
         Ok(())
+    }
+
+    /// Moves what is here to where nothing is.
+    ///
+    /// # Errors
+    /// Something that is there; those of the kernel, among them a file where the filesystem knows no flags.
+    pub(super) fn move_to(&self, other: &Self) -> io::Result<()> {
+        match self.dir.move_to(&self.name, &other.dir, &other.name) {
+            // A directory needs no flag: should another one have come there, it goes only if it holds nothing.
+            Err(error) if sys::refuses_flags(&error) && self.is_directory()? => {
+                self.dir.move_dir_to(&self.name, &other.dir, &other.name)
+            }
+            other => other,
+        }
+    }
+
+    fn is_directory(&self) -> io::Result<bool> {
+        Ok(self.stat()?.is_some_and(|stat| stat.kind == Kind::Directory))
     }
 
     /// Gives a directory that came here the time of last modification that it had: XFS stamps a directory that is

@@ -1,8 +1,10 @@
 //! Restoring to where it came from, or to where the caller has the like.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use super::swap::{Keep, Swap, Watch, exchange};
 use super::{Consent, InPlace, Place, Remark, RestoreOptions, Restored, nothing_fits};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::gate::Gate;
+use crate::gate::{self, Gate, Realm, Verb};
 use crate::list::Wanted;
 use crate::plan::{gateway_at, state_directory};
 use crate::relpath::{joined, shown};
@@ -34,6 +36,7 @@ pub(super) fn run(
     consent: Consent<'_>,
     restored: &mut Restored,
 ) -> Result<()> {
+    check_readable_twice(archive, gate)?;
     let survey = Survey::of(archive, (&options.wanted, &options.mapping), gate, observer)?;
     if survey.roots.is_empty() {
         return Err(Error::Usage(nothing_fits()));
@@ -45,7 +48,10 @@ pub(super) fn run(
     places.iter().try_for_each(|place| ways.check_free(place))?;
     let mut watch = Watcher { ways, warnings: &mut restored.warnings };
     let grounds = grounds(&survey.roots, &places, extent, gate, &mut watch)?;
-    let swaps = make_ready(&survey.roots, &places, grounds, &options.wanted)?;
+    let swaps = make_ready(&survey.roots, grounds, &options.wanted)?;
+    if !ways.force {
+        check_room(&swaps, &survey.roots)?;
+    }
     observer.on(Event::Proven);
     let sites = swaps.iter().zip(&survey.roots).map(|((swap, _), root)| site(swap, root)).collect();
     let mut restorer = Restorer::new(sites, Mapping::default(), options, restored);
@@ -79,23 +85,26 @@ impl Watch for Watcher<'_> {
     }
 }
 
-fn make_ready(
-    roots: &[Root],
-    places: &[PathBuf],
-    grounds: Vec<(Ground, Extent)>,
-    wanted: &Wanted,
-) -> Result<Vec<(Swap, Extent)>> {
-    let mut swaps: Vec<(Swap, Extent)> = Vec::new();
-    let mut needs: Vec<(u64, u64)> = Vec::new();
-    for ((root, place), (ground, extent)) in roots.iter().zip(places).zip(grounds) {
-        let swap = Swap::begin(ground, Asked::of(&root.path, wanted))?;
-        let (free, filesystem) = swap.free_space().map_err(|error| Error::failed("look at", place, error))?;
-        needs.push((filesystem, root.bytes));
-        let all = needs.iter().filter(|(other, _)| *other == filesystem).map(|(_, bytes)| bytes).sum();
-        check_room(place, all, free)?;
-        swaps.push((swap, extent));
+fn make_ready(roots: &[Root], grounds: Vec<(Ground, Extent)>, wanted: &Wanted) -> Result<Vec<(Swap, Extent)>> {
+    let begin =
+        |(root, (ground, extent)): (&Root, _)| Ok((Swap::begin(ground, Asked::of(&root.path, wanted))?, extent));
+    roots.iter().zip(grounds).map(begin).collect()
+}
+
+/// That there is room for all, filesystem by filesystem.
+fn check_room(swaps: &[(Swap, Extent)], roots: &[Root]) -> Result<()> {
+    let mut needs: BTreeMap<u64, u64> = BTreeMap::new();
+    for ((swap, _), root) in swaps.iter().zip(roots) {
+        let (free, filesystem) = swap.free_space().map_err(|error| Error::failed("look at", swap.path(), error))?;
+        let wanted = needs.entry(filesystem).or_default();
+        *wanted += root.bytes;
+        if *wanted > free {
+            let failed = Error::failed("restore into the place of", swap.path(), io::ErrorKind::StorageFull.into());
+            let cure = "--force tries it all the same, as where the filesystem compresses";
+            return Err(failed.remedy(format!("{wanted} bytes are wanted beside it, {free} are free; {cure}")));
+        }
     }
-    Ok(swaps)
+    Ok(())
 }
 
 /// Where each root is, cleared of what dead runs left.
@@ -116,12 +125,20 @@ fn grounds(
     roots.iter().zip(places).map(ground).collect()
 }
 
-fn check_room(place: &Path, wanted: u64, free: u64) -> Result<()> {
-    if wanted <= free {
-        return Ok(());
+/// That the second reading would find what the first has found: a pipe is empty by then.
+fn check_readable_twice(archive: &Path, gate: &Arc<dyn Gate>) -> Result<()> {
+    let look = || {
+        let _step = gate::take_at(&**gate, Verb::Stat, Realm::Output, archive)?;
+        archive.metadata()
+    };
+    match gate::tolerate(look()).map_err(|error| Error::failed("look at", archive, error))? {
+        Some(found) if found.file_type().is_fifo() || found.file_type().is_socket() => {
+            let (archive, cure) = (archive.display(), "store it in a file first, or restore into a --target");
+            Err(Error::Usage(format!("{archive} is a pipe, and in place an archive is read twice: {cure}")))
+        }
+        // What cannot be looked at is told of by who opens it.
+        _ => Ok(()),
     }
-    let failed = Error::failed("restore into the place of", place, io::ErrorKind::StorageFull.into());
-    Err(failed.remedy(format!("{wanted} bytes are wanted beside it, {free} are free")))
 }
 
 /// The part of the archive that becomes a root; a file comes to lie in a directory of its own.

@@ -93,12 +93,16 @@ impl Journal {
     /// # Errors
     /// Those of the kernel.
     pub(super) fn write(&self, dir: &Dir) -> io::Result<()> {
+        self.put(dir)?;
+        dir.sync()
+    }
+
+    fn put(&self, dir: &Dir) -> io::Result<()> {
         sys::if_there(dir.unlink(DRAFT))?;
         let file = dir.create(DRAFT)?;
         file.write_all_at(&serde_json::to_vec(self)?, 0)?;
         file.sync()?;
-        dir.rename_over(DRAFT, JOURNAL)?;
-        dir.sync()
+        dir.rename_over(DRAFT, JOURNAL)
     }
 
     /// The one in `dir`, if there is one.
@@ -116,10 +120,17 @@ impl Journal {
         journal.root().map(|_| Some(journal))
     }
 
-    /// Says in `dir` that all is done, which must be durable by now. Where that cannot be said, the inodes tell.
-    pub(super) fn conclude(&mut self, dir: &Dir) {
+    /// Says in `dir` that all is done, which must be durable by now.
+    ///
+    /// # Errors
+    /// Those of the kernel; it is not said then.
+    pub(super) fn conclude(&mut self, dir: &Dir) -> io::Result<()> {
+        let dir = dir.unstoppable();
         self.is_done = true;
-        let _unsaid: io::Result<()> = self.write(&dir.unstoppable());
+        self.put(&dir)?;
+        // Should a power cut take it away, the inodes tell.
+        let _later: io::Result<()> = dir.sync();
+        Ok(())
     }
 
     /// Removes the one in `dir`.
@@ -170,9 +181,9 @@ impl Journal {
         self.is_way_back || self.moves.iter().any(|step| !step.is_pending(dir).unwrap_or(false))
     }
 
-    /// Whether it leads back, and not to its end yet.
-    pub(super) fn is_interrupted_way_back(&self, ground: &Ground, dir: &Dir) -> bool {
-        self.is_way_back && self.is_pending(ground, dir)
+    /// Whether it leads back, and it is not known that this came to its end.
+    pub(super) fn is_interrupted_way_back(&self) -> bool {
+        self.is_way_back && !self.is_done
     }
 
     /// Whether it is known that everything was carried out.

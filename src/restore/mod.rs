@@ -9,6 +9,7 @@ mod holders;
 mod in_place;
 mod journal;
 mod mapping;
+mod mark;
 mod mounts;
 mod moves;
 mod restorer;
@@ -89,7 +90,7 @@ pub enum Destination {
 pub struct InPlace {
     /// Says where the caller's state directory is.
     pub environment: Environment,
-    /// Whether it is of no concern who works there.
+    /// Whether it is of no concern who works there, nor how much room there seems to be.
     pub force: bool,
 }
 
@@ -160,7 +161,8 @@ pub struct Restored {
     pub directories: u64,
     /// Bytes of contents.
     pub bytes: u64,
-    /// Names that belong to the caller now, as only root can give files away.
+    /// Names that do not belong to those whom they belonged to: who is not root may not give files away, nor may root
+    /// everywhere.
     pub owners_not_kept: u64,
     /// What is not as it was.
     pub differences: Vec<Remark>,

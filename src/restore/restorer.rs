@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gate;
 use crate::relpath::joined;
 use crate::report::PathName;
-use crate::sys::{self, Dir};
+use crate::sys::Dir;
 use crate::tree::{Meta, Tree};
 use crate::verify::{Guest, Met, Noting};
 
@@ -106,6 +106,7 @@ impl<'a> Restorer<'a> {
         for site in &mut self.sites {
             let ended = site.tree.finish().and_then(|()| if sync { site.tree.sync() } else { Ok(()) });
             ended.map_err(|error| site.cannot_take(b"", error))?;
+            self.restored.owners_not_kept += site.tree.owners_not_kept();
             let told = std::mem::take(&mut site.tree.differences).into_iter();
             let remarks = told.map(|told| Remark { path: site.archived(&told.path), what: told.what });
             self.restored.differences.extend(remarks);
@@ -149,8 +150,6 @@ impl<'a> Restorer<'a> {
         } else {
             self.restored.files += 1;
         }
-        let ours = (met.uid, met.gid) == (sys::effective_uid(), sys::effective_gid());
-        self.restored.owners_not_kept += u64::from(sys::effective_uid() != 0 && !ours);
         Ok(())
     }
 

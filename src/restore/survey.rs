@@ -24,7 +24,7 @@ pub(super) struct Root {
     pub(super) is_directory: bool,
     /// Names in it that are wanted.
     pub(super) names: u64,
-    /// Bytes of their contents.
+    /// Bytes of their contents, without holes.
     pub(super) bytes: u64,
 }
 
@@ -85,11 +85,16 @@ impl Surveyor<'_> {
     }
 }
 
+/// Bytes that a file takes on disk: what was a hole becomes one again.
+fn taken(line: &Line) -> u64 {
+    line.allocated.map_or(line.size, |allocated| allocated.min(line.size))
+}
+
 impl Guest for Surveyor<'_> {
     fn line(&mut self, line: &Line) -> Result<()> {
         let stored = line.path.bytes().unwrap_or_default();
         let Some(path) = stored.strip_prefix(PAYLOAD) else { return Ok(()) };
-        let (wanted, size) = (self.wanted.fits(path), if line.kind == "file" { line.size } else { 0 });
+        let (wanted, size) = (self.wanted.fits(path), if line.kind == "file" { taken(line) } else { 0 });
         self.unmet.meet(path);
         let root = self.root(path, &line.kind);
         if wanted {

@@ -154,7 +154,8 @@ impl Swap {
     /// Says that all is done, for whoever exchanges what was kept again.
     fn conclude(&mut self) {
         if !self.journal.is_whole() {
-            self.journal.conclude(self.draft.dir());
+            // Where that cannot be said, the inodes tell.
+            let _unsaid: io::Result<()> = self.journal.conclude(self.draft.dir());
         }
     }
 
@@ -181,12 +182,11 @@ impl Swap {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        let unable = [Errno::XDEV, Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP];
-        let remedy = sys::errno(&error).filter(|errno| unable.contains(errno));
+        let is_unable = error.kind() == io::ErrorKind::CrossesDevices || sys::refuses_flags(&error);
         let failed = Error::failed("restore into the place of", self.ground.path(), error);
-        match remedy {
-            Some(_) => failed.remedy("this filesystem cannot exchange the two: restore into a --target"),
-            None => failed,
+        match is_unable {
+            true => failed.remedy("this filesystem cannot exchange the two: restore into a --target"),
+            false => failed,
         }
     }
 }
@@ -249,15 +249,16 @@ pub(super) fn finish(ground: &Ground, hidden: &[u8], journal: &Journal) -> io::R
     let name = free_name(host, kept_name(ground.label(), hidden))?;
     if !journal.is_whole() {
         let name = [name, PARTS.to_vec()].concat();
-        host.rename_noreplace(hidden, &name)?;
+        Spot::new(host.clone(), hidden).move_to(&Spot::new(host.clone(), &name))?;
         // It has its name; should that not survive a power cut, the hidden one is found, and this done again.
         let _later: io::Result<()> = host.sync();
         return Ok(at(&name));
     }
     let dir = host.open_dir(hidden)?;
-    let was_there = Spot::new(dir.clone(), TREE).inode()?.is_some();
+    let tree = Spot::new(dir.clone(), TREE);
+    let was_there = tree.inode()?.is_some();
     if was_there {
-        dir.move_to(TREE, host, &name)?;
+        tree.move_to(&Spot::new(host.clone(), &name))?;
     }
     // The journal goes when the name survives a power cut; a later run removes what stays.
     let _later: io::Result<()> =
@@ -338,7 +339,7 @@ fn recover_one(host: &Dir, host_path: &Path, dir: &Dir, name: &[u8], watch: &mut
     }
     let completed = complete(&mut journal, &ground, dir);
     if completed.is_ok() && !journal.is_whole() {
-        journal.conclude(dir);
+        let _unsaid: io::Result<()> = journal.conclude(dir);
     }
     let kept = finish(&ground, name, &journal).map_err(fail)?;
     let what = ground.path().display();

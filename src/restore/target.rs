@@ -53,9 +53,9 @@ impl Target {
     /// A name that was taken meanwhile; those of the kernel. Nothing is left then.
     pub(super) fn publish(mut self, sync: bool) -> Result<()> {
         let fail = |error| Error::failed("publish what was restored as", &self.path, error);
-        // Over an empty directory, or nothing: the kernel refuses everything else.
+        // An empty subvolume goes only when it is asked to; what came there meanwhile stays, whatever it is.
         let _was_empty = self.host.remove_dir(&self.name);
-        self.host.rename_noreplace(self.draft.name(), &self.name).map_err(fail)?;
+        self.host.move_dir_to(self.draft.name(), &self.host, &self.name).map_err(fail)?;
         // A name that may not survive a power cut goes again, with what has it.
         self.draft.renamed(&self.name);
         if sync {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::ground::{Ground, Spot};
 use super::journal::Journal;
+use super::mark::{Mark, is_mark};
 use super::sidecars::arrange;
 use super::swap::{Watch, finish, is_by_name, recover};
 use crate::error::{Error, Result};
@@ -39,7 +40,7 @@ impl WayBack {
         let parent = absolute.parent().unwrap_or(Path::new("/")).canonicalize().map_err(fail)?;
         let host = Dir::open_canonical(&parent, Realm::Output, Arc::clone(gate)).map_err(fail)?;
         Spot::new(host.clone(), &name).stat().map_err(fail)?.ok_or_else(stranger)?;
-        let label = name_before(&name);
+        let label = name_before(&name).filter(|_| !is_mark(&name));
         if !is_by_name(&name) {
             let root = label.ok_or_else(stranger)?.to_vec();
             return Ok(Self {
@@ -68,24 +69,16 @@ impl WayBack {
     }
 
     /// Exchanges it; the path under which that is kept now which was there until now. Called again after it was
-    /// interrupted, it completes that; called again after it was done, it takes itself back.
+    /// interrupted, or has failed, it completes that; called again after it was done, it takes itself back.
     ///
     /// # Errors
-    /// Those of the kernel; everything is as it was then.
+    /// Those of the kernel; everything is as it was then, or back but not known to be durable.
     pub(super) fn take(self, watch: &mut dyn Watch) -> Result<PathBuf> {
         let Self { ground, name, path, journal } = self;
         recover(ground.host(), ground.host_path(), watch)?;
-        let durable = || ground.unstoppable().host().sync_filesystem();
         let done = match journal {
-            Some((journal, dir)) => by_name(&ground, &dir, journal).and_then(|mut journal| {
-                durable()?;
-                journal.conclude(&dir);
-                Ok(())
-            }),
-            None => {
-                let live = ground.live(b"");
-                live.and_then(|live| live.exchange(&Spot::new(ground.host().clone(), &name))).and_then(|()| durable())
-            }
+            Some((journal, dir)) => by_name(&ground, &dir, journal),
+            None => as_a_whole(&ground, &name),
         };
         done.map_err(|error| Error::failed("bring back what was kept as", &path, error)).map(|()| path)
     }
@@ -114,14 +107,31 @@ impl WayBack {
     }
 }
 
-/// Exchanges what the journal names; the journal of that.
-fn by_name(ground: &Ground, dir: &Dir, journal: Journal) -> io::Result<Journal> {
-    let mut journal = match journal.is_interrupted_way_back(ground, dir) {
+/// Exchanges the root itself and what was kept of it. A mark tells whoever comes after a kill which of the two shall be at
+/// the root's side: without it, what was back was put away again.
+fn as_a_whole(ground: &Ground, kept: &[u8]) -> io::Result<()> {
+    let (live, kept, mark) = (ground.live(b"")?, Spot::new(ground.host().clone(), kept), Mark::of(ground, kept));
+    let goal = mark.read()?;
+    if goal.is_none() || live.inode()? != goal {
+        mark.set(kept.inode()?)?;
+        live.exchange(&kept).inspect_err(|_| {
+            // One that stays tells the truth: the inode that shall be there is not there.
+            let _stays: io::Result<()> = mark.clear();
+        })?;
+    }
+    ground.unstoppable().host().sync_filesystem()?;
+    mark.clear()
+}
+
+/// Exchanges what the journal names, and says in it that this is done.
+fn by_name(ground: &Ground, dir: &Dir, journal: Journal) -> io::Result<()> {
+    let mut journal = match journal.is_interrupted_way_back() {
         true => journal,
         false => journal.reversed(dir)?,
     };
     arrange(&mut journal.moves, ground, dir)?;
     journal.write(dir)?;
     journal.carry_out(ground, dir)?;
-    Ok(journal)
+    ground.unstoppable().host().sync_filesystem()?;
+    journal.conclude(dir)
 }

@@ -343,12 +343,6 @@ impl Dir {
         Ok(kernel::unlinkat(&*self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Renames within this directory; fails with `EEXIST` where the new name is taken.
-    pub(crate) fn rename_noreplace(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
-        let _step = self.pass(Verb::Rename, to)?;
-        Ok(kernel::renameat_with(&*self.fd, from, &*self.fd, to, RenameFlags::NOREPLACE)?)
-    }
-
     /// Renames within this directory, over whatever has the new name.
     pub(crate) fn rename_over(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
         let _step = self.pass(Verb::Rename, to)?;
@@ -359,6 +353,12 @@ impl Dir {
     pub(crate) fn move_to(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
         let _step = self.pass(Verb::Rename, name)?;
         Ok(kernel::renameat_with(&*self.fd, name, &*to.fd, to_name, RenameFlags::NOREPLACE)?)
+    }
+
+    /// Moves a directory to where nothing is, or an empty one, which goes: the kernel refuses all else, as `name/` a file.
+    pub(crate) fn move_dir_to(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
+        let _step = self.pass(Verb::Rename, name)?;
+        Ok(kernel::renameat(&*self.fd, [name, b"/"].concat(), &*to.fd, to_name)?)
     }
 
     /// Exchanges what two names are bound to, whatever that is, in one step.
@@ -379,13 +379,16 @@ impl Dir {
         Ok(kernel::symlinkat(target, &*self.fd, name)?)
     }
 
-    /// Gives a symbolic link itself an owner, where there is one to give, and a modification time.
-    pub(crate) fn dress_symlink(&self, name: &[u8], owner: Option<(u32, u32)>, mtime: Timestamp) -> io::Result<()> {
+    /// Gives a symbolic link itself to somebody.
+    pub(crate) fn give_symlink(&self, name: &[u8], uid: u32, gid: u32) -> io::Result<()> {
         let _step = self.pass(Verb::Write, name)?;
-        if let Some((uid, gid)) = owner {
-            let (uid, gid) = (kernel::Uid::from_raw(uid), kernel::Gid::from_raw(gid));
-            kernel::chownat(&*self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
+        let owner = (Some(kernel::Uid::from_raw(uid)), Some(kernel::Gid::from_raw(gid)));
+        Ok(kernel::chownat(&*self.fd, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets the modification time of a symbolic link itself.
+    pub(crate) fn set_symlink_mtime(&self, name: &[u8], mtime: Timestamp) -> io::Result<()> {
+        let _step = self.pass(Verb::Write, name)?;
         Ok(kernel::utimensat(&*self.fd, name, &super::modified(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 

@@ -2,6 +2,7 @@
 //! is ever opened for writing or followed.
 
 mod draft;
+mod giver;
 mod pool;
 
 pub(crate) use draft::{Claim, Draft, claim, disinherit, is_ours};
@@ -13,6 +14,7 @@ use crate::gate;
 use crate::relpath::{joined, shown, split, walk_order};
 use crate::sys::{self, Dir, Errno, Reader, Writer};
 
+use giver::Giver;
 use pool::{Job, LARGEST, Pool};
 
 /// Bytes that are moved, or left out as a hole, at a time.
@@ -58,8 +60,7 @@ pub(crate) struct Tree {
     directories: Vec<(Vec<u8>, Meta)>,
     /// Directories that lead to where we are in the archive, and are not wanted for themselves.
     above: Vec<(Vec<u8>, Meta)>,
-    /// Whether files may be given to others.
-    is_root: bool,
+    giver: Giver,
     /// Files that are being made; links to them, and what belongs to directories, wait for it.
     pool: Pool<NewFile>,
     /// What was made, as long as it is little.
@@ -69,10 +70,9 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn new(root: Dir) -> Self {
-        let is_root = sys::effective_uid() == 0;
         let (directories, above, differences) = (Vec::new(), Vec::new(), Vec::new());
         let few = Some(Vec::new());
-        Self { root, last: None, directories, above, is_root, pool: Pool::new(), few, differences }
+        Self { root, last: None, directories, above, giver: Giver::default(), pool: Pool::new(), few, differences }
     }
 
     /// The directory that it is made in.
@@ -154,7 +154,7 @@ impl Tree {
         let mut start = Vec::new();
         contents.take(LARGEST as u64).read_to_end(&mut start)?;
         let (length, is_whole) = (start.len() as u64, start.len() < LARGEST);
-        let file = NewFile { dir, path: path.to_vec(), meta: meta.clone(), is_root: self.is_root, contents: start };
+        let file = NewFile { dir, path: path.to_vec(), meta: meta.clone(), giver: self.giver.clone(), contents: start };
         if is_whole {
             return self.pool.give(file).map(|()| length);
         }
@@ -163,11 +163,17 @@ impl Tree {
         Ok(length)
     }
 
-    /// Gives what is `name` in `from` its place here, as it is; `false` where that is another filesystem's.
+    /// Gives what is `name` in `from` its place here, as it is; `false` where that is another filesystem's, or this one knows
+    /// neither flags nor second names.
     pub(crate) fn move_in(&mut self, path: &[u8], from: &Dir, name: &[u8]) -> io::Result<bool> {
         let (dir, leaf) = self.place(path)?;
         match from.move_to(name, &dir, leaf) {
             Err(error) if sys::errno(&error) == Some(Errno::XDEV) => Ok(false),
+            // A second name fails as well where the name is taken.
+            Err(error) if sys::refuses_flags(&error) => {
+                let linked = gate::tolerate(from.link(name, &dir, leaf))?.is_some();
+                if linked { from.unlink(name).map(|()| true) } else { Ok(false) }
+            }
             moved => moved.map(|()| true),
         }
     }
@@ -182,7 +188,8 @@ impl Tree {
         if file.stat()?.size > size {
             file.set_len(size)?;
         }
-        let new = NewFile { dir, path: path.to_vec(), meta: meta.clone(), is_root: self.is_root, contents: Vec::new() };
+        let (meta, giver) = (meta.clone(), self.giver.clone());
+        let new = NewFile { dir, path: path.to_vec(), meta, giver, contents: Vec::new() };
         self.differences.extend(new.dress(&file)?);
         Ok(true)
     }
@@ -195,8 +202,8 @@ impl Tree {
     pub(crate) fn symlink(&mut self, path: &[u8], meta: &Meta, target: &[u8]) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         dir.make_symlink(target, name)?;
-        let owner = self.is_root.then_some((meta.uid, meta.gid));
-        dir.dress_symlink(name, owner, meta.mtime)
+        self.giver.gives(dir.give_symlink(name, meta.uid, meta.gid))?;
+        dir.set_symlink_mtime(name, meta.mtime)
     }
 
     /// A second name of a file that was made before, at `first` below `from`, whose tree has settled; whether it was.
@@ -210,9 +217,9 @@ impl Tree {
         target: &[u8],
     ) -> io::Result<bool> {
         let (parent, first_name) = split(first);
-        let found = from.open_dir(parent).and_then(|dir| Ok((dir.stat(first_name)?.kind, dir)));
-        let there = match found {
-            Ok((Kind::File, dir)) => dir,
+        let found = from.open_dir(parent).and_then(|dir| Ok((dir.stat(first_name)?, dir)));
+        let (there, owner) = match found {
+            Ok((stat, dir)) if stat.kind == Kind::File => (dir, (stat.uid, stat.gid)),
             Err(error) if !matches!(sys::errno(&error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
                 return Err(error);
             }
@@ -228,7 +235,7 @@ impl Tree {
                 self.file(path, meta, &mut contents)?;
                 self.differs(path, format!("a file of its own: {} lies on another filesystem", shown(target)));
             }
-            other => other?,
+            linked => linked.map(|()| self.giver.count(owner != (meta.uid, meta.gid)))?,
         }
         Ok(true)
     }
@@ -237,6 +244,11 @@ impl Tree {
     pub(crate) fn lacks(&mut self, path: &[u8], target: &[u8]) {
         let what = format!("not restored: its contents are those of {}, which must be named too", shown(target));
         self.differs(path, what);
+    }
+
+    /// Names, so far, that do not belong to those whom they belonged to.
+    pub(crate) fn owners_not_kept(&self) -> u64 {
+        self.giver.refused()
     }
 
     fn differs(&mut self, path: &[u8], what: String) {
@@ -252,9 +264,7 @@ impl Tree {
         self.last = None;
         for (path, meta) in std::mem::take(&mut self.directories).into_iter().rev() {
             let dir = self.root.open_dir(&path)?;
-            if self.is_root {
-                dir.set_owner(meta.uid, meta.gid)?;
-            }
+            self.giver.gives(dir.set_owner(meta.uid, meta.gid))?;
             for (name, value) in &meta.xattrs {
                 self.differences.extend(tolerated(&path, name, dir.set_xattr(name, value))?);
             }
@@ -298,7 +308,7 @@ struct NewFile {
     dir: Dir,
     path: Vec<u8>,
     meta: Meta,
-    is_root: bool,
+    giver: Giver,
     contents: Vec<u8>,
 }
 
@@ -331,11 +341,9 @@ impl NewFile {
     /// is not set again.
     fn dress(&self, file: &Writer) -> io::Result<Vec<Difference>> {
         let (meta, born) = (&self.meta, file.stat()?);
-        let (mode, mut differences) = self.permitted((born.uid, born.gid));
-        let is_given = self.is_root && (born.uid, born.gid) != (meta.uid, meta.gid);
-        if is_given {
-            file.set_owner(meta.uid, meta.gid)?;
-        }
+        let is_theirs = (born.uid, born.gid) == (meta.uid, meta.gid);
+        let (mode, mut differences) =
+            self.permitted(is_theirs || self.giver.gives(file.set_owner(meta.uid, meta.gid))?);
         for (name, value) in &meta.xattrs {
             differences.extend(tolerated(&self.path, name, file.set_xattr(name, value))?);
         }
@@ -347,11 +355,10 @@ impl NewFile {
         Ok(differences)
     }
 
-    /// The mode, but for bits that would let others act as `born`, who has the file and is not who set them.
-    fn permitted(&self, born: (u32, u32)) -> (u32, Vec<Difference>) {
+    /// The mode, but for bits that would let others act as whoever has the file now, if that is not who set them.
+    fn permitted(&self, is_owner_kept: bool) -> (u32, Vec<Difference>) {
         let meta = &self.meta;
-        let owner_kept = self.is_root || (meta.uid, meta.gid) == born;
-        if owner_kept || meta.mode & SET_ID == 0 {
+        if is_owner_kept || meta.mode & SET_ID == 0 {
             return (meta.mode, Vec::new());
         }
         let what = "its set-user-ID and set-group-ID bits are left out, as its owner cannot be kept".to_owned();

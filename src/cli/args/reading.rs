@@ -87,7 +87,7 @@ pub(in crate::cli) struct Restore {
     #[arg(long, value_name = "OLD=NEW")]
     pub(in crate::cli) map: Vec<OsString>,
 
-    /// In place although the gateway runs, or somebody has files open there
+    /// In place although the gateway runs, somebody has files open there, or there seems to be too little room
     #[arg(long, conflicts_with = "target")]
     pub(in crate::cli) force: bool,
 
