@@ -109,6 +109,24 @@ fn nothing_starts_that_could_not_be_brought_back_from_and_without_that_the_way_b
     assert_eq!(tree(&made), before, "{way}");
 }
 
+/// A parent that ignores SIGCHLD, which lasts through `exec`, has nobody told how a command ends: one that had failed was told
+/// as one that could not be run, with no way back, and no rule kept its archive.
+#[test]
+fn nothing_starts_where_nobody_could_know_how_it_ends() {
+    let stage = Stage::new();
+    for line in ["guard source -o out/ -q --rollback -- touch ran", "stage source -q -- touch ran"] {
+        let typed = stage.command(line);
+        let mut command = Command::new("env");
+        command.arg("--ignore-signal=CHLD").arg(typed.get_program()).args(typed.get_args());
+        let output = command.current_dir(stage.top()).env("HOME", stage.path("home")).output().expect("runs");
+        let told = text(&output.stderr);
+        assert!(told.starts_with("error: SIGCHLD is ignored here") && told.contains("nothing was done"), "{told}");
+        assert_eq!((output.status.code(), stage.path("ran").exists()), (Some(1), false), "{line}");
+        assert!(stage.archives().is_empty(), "{line}");
+    }
+    stage.assert_clean();
+}
+
 #[test]
 fn nothing_starts_while_another_run_has_the_source() {
     let stage = Stage::new();

@@ -16,7 +16,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::args::{self, Typed, Verb};
 use super::signals::Signals;
-use super::{attend, say};
+use super::{attend, say, signals};
 use crate::command::Ward;
 use crate::plan::{Environment, STATE_VARIABLE};
 use crate::restore::filesystems_at;
@@ -31,8 +31,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Filesystems that answer when another program, or another machine, does.
 const SERVED: [&str; 9] = ["9p", "afs", "ceph", "cifs", "lustre", "nfs", "nfs4", "smb3", "virtiofs"];
 
-/// Has a deputy do what was typed, if that may hang; says how the process is to end then.
+/// Has a deputy do what was typed, if that may hang; says how the process is to end then. Where SIGCHLD is ignored, nobody
+/// could know how a deputy ends.
 pub(super) fn stands_in(verb: &Verb) -> Option<ExitCode> {
+    if signals::is_ignored(Signal::SIGCHLD) {
+        return None;
+    }
     let places = places(verb, &Environment::of_process());
     if !places.iter().flat_map(|place| filesystems_at(place)).any(|kind| is_served(&kind)) {
         return None;
