@@ -102,6 +102,8 @@ fn hand_over(process: &Process, signal: i32) {
 impl Errand {
     /// Runs the command to its end: in `directory`, if one is given, and with `variables`.
     ///
+    /// One that was started and of which nobody knows how it ended has neither an exit code nor a signal.
+    ///
     /// # Errors
     /// It cannot be started; the cancellation of the run before it was.
     pub(crate) fn run(
@@ -126,17 +128,17 @@ impl Errand {
         self.ward.claim()?;
         let mut child = command.spawn().inspect_err(|_| self.ward.release())?;
         self.ward.hold(&child);
-        let status = child.wait();
-        if !status.as_ref().is_ok_and(ExitStatus::success) {
+        // Where SIGCHLD is ignored, the kernel tells nobody. That is no command that could not be started.
+        let status = child.wait().ok();
+        if !status.as_ref().is_some_and(ExitStatus::success) {
             // Who sent it a signal at a terminal sent us one too, and we may get to know of it only now.
             std::thread::sleep(LATE);
         }
         self.ward.release();
-        let status = status?;
         Ok(Ran {
             command: self.words.iter().map(|word| PathName(word.as_encoded_bytes().to_vec())).collect(),
-            exit_code: status.code(),
-            signal: status.signal(),
+            exit_code: status.and_then(|status| status.code()),
+            signal: status.and_then(|status| status.signal()),
             error: refusals.word(),
             elapsed_milliseconds: milliseconds_since(begun),
             ..Ran::default()

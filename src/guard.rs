@@ -13,7 +13,7 @@ use crate::gate::Gate;
 use crate::plan::{Environment, STATE_VARIABLE, state_directory};
 use crate::relpath::quoted;
 use crate::report::{Outcome, PathName, Report, Rollback, SoFar};
-use crate::restore::{Destination, InPlace, RestoreOptions, Restored, restore};
+use crate::restore::{Destination, InPlace, RestoreOptions, Restored, barred, restore};
 use crate::way_back::WayBack;
 
 /// What shall be done, and from what one may go back.
@@ -30,7 +30,8 @@ pub struct Guard {
 
 /// Makes an archive, and runs a command if that is proven and whole. If the command was started and fails, the report
 /// tells the way back, which is taken where that was asked for. [`Report::exit_code`] is that of the command, if it was
-/// run.
+/// run. Where it is known before that nothing could be brought back in place, a command that was to be brought back from
+/// is not started.
 ///
 /// No link of ours is left when the command starts: OpenClaw's migrations refuse files that have two names. Nothing
 /// removes the archive by rules while the command runs, nor, if it failed and nothing was brought back, for thirty days.
@@ -48,6 +49,11 @@ pub fn guard(
     let order = Create { verify: true, if_changed: false, ..order };
     let mut report = create_telling(order, gate, observer, so_far);
     let Some(archive) = stands_on(&mut report, despite_losses) else { return report };
+    report.barred = report.assets.iter().find_map(|asset| barred(asset.source_path.as_path()));
+    if let Some(why) = report.barred.as_ref().filter(|_| rollback) {
+        let told = format!("the command was not started, as nothing could be brought back from it in place: {why}");
+        return not_started(report, &format!("{told}; without --rollback it is started all the same"));
+    }
     let held = match WayBack::hold(&archive, gate) {
         Ok(held) => held,
         Err(error) => {
@@ -136,23 +142,30 @@ struct Back {
     environment: Environment,
     /// The state directory, where a shell of this run's, or one that knows nothing of it, would look for it elsewhere.
     state: Option<PathBuf>,
+    /// It leads to a new directory, as nothing can be brought back in place.
+    is_barred: bool,
 }
 
 impl Back {
     fn to(report: &Report, environment: Environment) -> Self {
-        let state = report.assets.iter().find(|asset| asset.kind == "state");
+        let (state, is_barred) = (report.assets.iter().find(|asset| asset.kind == "state"), report.barred.is_some());
         let Some(state) = state.map(|asset| asset.source_path.as_path().to_owned()) else {
-            return Self { environment, state: None };
+            return Self { environment, state: None, is_barred };
         };
         let bare = Environment { variables: BTreeMap::new(), ..environment.clone() };
         let is_elsewhere = [&bare, &environment].into_iter().any(|other| state_directory(other) != state);
         let environment = environment.with(STATE_VARIABLE, &state);
-        Self { environment, state: is_elsewhere.then_some(state) }
+        Self { environment, state: is_elsewhere.then_some(state), is_barred }
     }
 
     /// As something to be pasted into a shell.
     fn command(&self, archive: &Path) -> String {
         let quoted = |path: &Path| quoted(path.as_os_str().as_bytes());
+        if self.is_barred {
+            let mut beside = archive.as_os_str().to_owned();
+            beside.push(".restored");
+            return format!("clawsnap restore {} --target {}", quoted(archive), quoted(Path::new(&beside)));
+        }
         let state = self.state.as_deref().map(|state| format!("{STATE_VARIABLE}={} ", quoted(state)));
         format!("{}clawsnap restore {} --in-place", state.unwrap_or_default(), quoted(archive))
     }

@@ -345,6 +345,10 @@ pub struct Report {
     /// Those of them that say that the archive may lack what it should hold, though nothing that was found is lost.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<String>,
+    /// Why nothing could be brought back in place if the command fails that this is made for, where that is known before it
+    /// starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub barred: Option<String>,
     /// Those of them that say that something of ours could not be removed: files of the source may still have a second name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<String>,

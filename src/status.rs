@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::event::Observer;
-use crate::gate::{Gate, Realm};
+use crate::gate::{self, Gate, Realm, Verb};
 use crate::naming::partial_name;
 use crate::relpath::{joined, shown};
 use crate::report::PathName;
@@ -139,13 +139,8 @@ pub fn status(
     gate: &Arc<dyn Gate>,
     observer: &dyn Observer,
 ) -> Status {
+    let mut status = Status::unseen(directory, max_age);
     let now = sys::now().seconds;
-    let mut status = Status {
-        directory: directory.into(),
-        checked_at: jiff::Timestamp::from_second(now).map(|now| now.to_string()).unwrap_or_default(),
-        max_age_seconds: max_age.map(|age| age.as_secs()),
-        ..Status::default()
-    };
     match Shelf::open(directory, Manner { again, note: true }, gate, observer) {
         Ok(shelf) => status.fill(&shelf, now),
         Err(error) => status.error = Some(error.to_string()),
@@ -154,6 +149,16 @@ pub fn status(
 }
 
 impl Status {
+    /// That of a directory at which nobody could look so far.
+    pub(crate) fn unseen(directory: &Path, max_age: Option<Duration>) -> Self {
+        Self {
+            directory: directory.into(),
+            checked_at: jiff::Timestamp::from_second(sys::now().seconds).map(|now| now.to_string()).unwrap_or_default(),
+            max_age_seconds: max_age.map(|age| age.as_secs()),
+            ..Self::default()
+        }
+    }
+
     fn fill(&mut self, shelf: &Shelf, now: i64) {
         self.directory = shelf.path.as_path().into();
         for archive in &shelf.archives {
@@ -285,7 +290,11 @@ pub fn write_metrics(file: &Path, text: &str, gate: &Arc<dyn Gate>) -> Result<()
     let name = file.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", file.display())))?;
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {
-        let dir = Dir::open(&parent.canonicalize()?, Realm::Output, Arc::clone(gate))?;
+        let parent = {
+            let _step = gate::take_at(&**gate, Verb::Stat, Realm::Output, parent)?;
+            parent.canonicalize()?
+        };
+        let dir = Dir::open(&parent, Realm::Output, Arc::clone(gate))?;
         let hidden = partial_name(sys::now())?.into_bytes();
         let mut draft = dir.create(&hidden)?;
         let written = draft.write_all(text.as_bytes()).and_then(|()| draft.set_mode(0o644)).and_then(|()| draft.sync());

@@ -66,6 +66,34 @@ fn a_quiet_run_tells_of_gaps_and_does_not_remove_what_was_made_without_any() {
     }
 }
 
+/// A disk that is away leaves its mount point. Three such nights of `create -q --keep-last 3` removed every archive that held
+/// anything, with exit code 0 and without a word.
+#[test]
+fn a_quiet_run_tells_of_an_empty_mount_point_and_does_not_remove_what_was_made_of_the_disk() {
+    for away in ["home/.openclaw", "home/ws"] {
+        let stage = Stage::new().installed("{agents: {defaults: {workspace: '~/ws'}}}");
+        let create = || {
+            let output = stage.run("create -q -o out/ --keep-last 1");
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0));
+            text(&output.stderr)
+        };
+        assert_eq!(create(), "");
+        let [whole] = &stage.archives()[..] else { panic!("{:?}", stage.archives()) };
+        fs::rename(stage.path(away), stage.path("disk")).expect("renames");
+        fs::create_dir(stage.path(away)).expect("makes a directory");
+        for _ in 0..3 {
+            let told = create();
+            assert!(told.starts_with("warning: The ") && told.lines().count() == 1, "{told}");
+            assert!(told.ends_with(&format!("{away} holds nothing: is its disk mounted?\n")), "{told}");
+            assert!(whole.exists() && stage.archives().len() == 2, "{away}");
+        }
+        fs::remove_dir(stage.path(away)).expect("removes");
+        fs::rename(stage.path("disk"), stage.path(away)).expect("renames");
+        assert_eq!(create(), "");
+        assert!(!whole.exists() && stage.archives().len() == 1, "{away}");
+    }
+}
+
 #[test]
 fn a_workspace_that_nothing_names_and_nobody_needed_yet_is_no_gap() {
     let stage = Stage::new().installed("{agents: {list: [{id: 'a'}, {id: 'b'}]}}");

@@ -315,6 +315,37 @@ fn an_archive_on_a_filesystem_that_hangs_ends_the_run_that_reads_it() {
     });
 }
 
+/// `status` and the others waited for ever, deaf to SIGTERM: no mail, no metrics, and each hour one more of them.
+#[test]
+fn whoever_looks_after_archives_on_a_filesystem_that_hangs_says_so_and_ends() {
+    let archive = "clawsnap-20231114T221320Z.tar";
+    std::thread::scope(|scope| {
+        for verb in ["status", "prune --keep-last 1", "verify", "list", "list --sessions"] {
+            for call in [Call::Open, Call::GetAttr] {
+                scope.spawn(move || looking_hangs(call, archive, verb));
+            }
+        }
+    });
+}
+
+fn looking_hangs(call: Call, archive: &str, verb: &str) {
+    let Some(scene) = Scene::with(&[(archive, [0; 4096])]) else { return };
+    scene.source.fall_ill(call, archive, Answer::Silence);
+    let (place, metrics) = (scene.source.path().to_owned(), scene.out().join("m.prom"));
+    let is_status = verb == "status";
+    let place = if is_status || verb.starts_with("prune") { place } else { place.join(archive) };
+    let words = verb.split(' ').chain(["--patience", "2s"]).map(OsStr::new).chain([place.as_os_str()]);
+    let words = words.chain(is_status.then_some([OsStr::new("--metrics"), metrics.as_os_str()]).into_iter().flatten());
+    let ran = scene.run(&words.collect::<Vec<_>>()).ends_within(Duration::from_secs(30));
+    assert!(scene.source.waiting() > 0, "{call:?} {verb}: nobody waits");
+    scene.source.get_well();
+    let ran = ran.unwrap_or_else(|| panic!("{call:?} {verb}: it goes on"));
+    let told = format!("{archive} has not come back");
+    assert!(ran.status.code() == Some(1) && ran.said.contains(&told), "{call:?} {verb}: {}", ran.said);
+    let metrics = fs::read_to_string(metrics).unwrap_or_default();
+    assert_eq!(metrics.contains("clawsnap_directory_readable{") && metrics.contains("} 0\n"), is_status, "{metrics}");
+}
+
 /// It was told as a command that was not started.
 #[test]
 fn a_rollback_that_hangs_is_told_as_one_with_the_way_back_and_the_exit_code_of_the_command() {

@@ -6,6 +6,7 @@ mod place;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -151,6 +152,31 @@ fn where_an_archive_cannot_be_marked_it_is_locked_and_the_report_says_no_day() {
         assert_eq!(ran.exit_code, Some(if is_locked { 3 } else { 4 }), "{errno:?}: {report:?}");
         assert_eq!(ran.way_back_kept_until.is_none(), errno == Some(Verb::Xattr), "{errno:?}: {ran:?}");
         fs::remove_file(bench.archive()).expect("removes");
+    }
+}
+
+/// Started with SIGCHLD ignored, a guard heard of no command how it ended, took that for one that could not be run, and let go
+/// of the way back.
+#[test]
+fn a_command_whose_end_nobody_knows_has_failed_and_is_brought_back_from() {
+    const NAME: &str = "a_command_whose_end_nobody_knows_has_failed_and_is_brought_back_from";
+    const IS_DEAF: &str = "CLAWSNAP_TEST_IS_DEAF";
+    if std::env::var_os(IS_DEAF).is_none() {
+        // The same test, in a process that ignores it.
+        let mut again = Command::new("env");
+        again.arg("--ignore-signal=CHLD").arg(std::env::current_exe().expect("has a path")).args(["--exact", NAME]);
+        let output = again.env(IS_DEAF, "").output().expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    for rollback in [false, true] {
+        let bench = Bench::new();
+        let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
+        let report = guard(bench.order(rollback), &gate, &(), &|_| {}, &|_| {});
+        let ran = report.ran.as_ref().unwrap_or_else(|| panic!("{report:?}"));
+        assert_eq!((ran.exit_code, ran.signal, report.exit_code()), (None, None, 1), "{ran:?}");
+        assert!(ran.way_back.is_some() && ran.rollback.as_ref().is_some_and(|back| back.done) == rollback, "{ran:?}");
+        assert_eq!(tree(&bench.scene.path("notes")) == bench.before, rollback, "{ran:?}");
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use stage::{Stage, finished, json, send, text, wait_until};
-use ward::tree;
+use ward::{tree, way_back};
 
 /// Noise takes seconds with this.
 const SLOW: &str = "source -o out/ -q --compress xz:9";
@@ -75,6 +75,54 @@ fn nothing_starts_where_names_were_lost_unless_that_is_wanted() {
         assert_eq!(json(&output)["outcome"], "lossy");
         assert!(text(&output.stderr).contains("broken.sqlite"), "{}", text(&output.stderr));
         fs::remove_file(stage.path("ran")).expect("removes");
+    }
+    stage.assert_clean();
+}
+
+/// Where the workspace is a mount within the state, as docker-compose has it, a command ruined what nothing could bring back:
+/// that was certain before, and told after it, with a way back that failed as well.
+#[test]
+fn nothing_starts_that_could_not_be_brought_back_from_and_without_that_the_way_back_leads_beside_the_archive() {
+    let stage = Stage::new().installed("{}");
+    let (state, workspace) = (stage.path("home/.openclaw"), stage.path("home/.openclaw/workspace"));
+    fs::create_dir(&workspace).expect("makes a directory");
+    let Some(_mounted) = Tiny::on(&workspace) else { return };
+    stage.write("home/.openclaw/workspace/SOUL.md", b"kind");
+    let before = tree(&state);
+    let ruin = "echo on stderr >&2; rm -r home/.openclaw/agents; exit 7";
+    let output = stage.guarded("-o out/ -q --rollback", ruin);
+    let told = text(&output.stderr);
+    assert!(told.starts_with("error: the command was not started, as nothing could be brought back from it"), "{told}");
+    assert!(told.contains(&format!("{} is a mount of its own", workspace.display())), "{told}");
+    assert_eq!((output.status.code(), stage.archives().len()), (Some(1), 1), "{told}");
+    assert_eq!(tree(&state), before);
+    let output = stage.guarded("-o out/ -q", ruin);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{told}");
+    assert!(told.starts_with("warning: if the command fails, nothing can be brought back in place: "), "{told}");
+    assert!(told.lines().nth(1) == Some("on stderr"), "before it starts: {told}");
+    let way = way_back(&output);
+    let back = stage.later(&way, &stage.path("home"));
+    assert_eq!(back.status.code(), Some(0), "{way}: {}", text(&back.stderr));
+    let made = stage.archives().into_iter().find(|path| path.extension() == Some("restored".as_ref()));
+    let made = made.expect("beside the archive").join(state.strip_prefix("/").expect("is absolute"));
+    assert_eq!(tree(&made), before, "{way}");
+}
+
+/// A parent that ignores SIGCHLD, which lasts through `exec`, has nobody told how a command ends: one that had failed was told
+/// as one that could not be run, with no way back, and no rule kept its archive.
+#[test]
+fn nothing_starts_where_nobody_could_know_how_it_ends() {
+    let stage = Stage::new();
+    for line in ["guard source -o out/ -q --rollback -- touch ran", "stage source -q -- touch ran"] {
+        let typed = stage.command(line);
+        let mut command = Command::new("env");
+        command.arg("--ignore-signal=CHLD").arg(typed.get_program()).args(typed.get_args());
+        let output = command.current_dir(stage.top()).env("HOME", stage.path("home")).output().expect("runs");
+        let told = text(&output.stderr);
+        assert!(told.starts_with("error: SIGCHLD is ignored here") && told.contains("nothing was done"), "{told}");
+        assert_eq!((output.status.code(), stage.path("ran").exists()), (Some(1), false), "{line}");
+        assert!(stage.archives().is_empty(), "{line}");
     }
     stage.assert_clean();
 }

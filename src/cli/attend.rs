@@ -5,12 +5,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use super::when;
-use crate::gate::{At, CancelFlag, UnderWay, Verb, Watched};
+use crate::gate::{At, CancelFlag, Gate, UnderWay, Verb, Watched};
 use crate::relpath::shown;
 
 /// How often what is under way is looked at.
@@ -63,6 +64,33 @@ impl<T> Work<T> {
                 cancel.cancel();
                 return (self.within(CLEANING), Some(words));
             }
+        }
+    }
+}
+
+/// What work that may hang is done behind: whoever cancels it, and whoever sees it hang.
+pub(super) struct Lookout {
+    pub(super) cancel: CancelFlag,
+    watched: Watched,
+}
+
+impl Lookout {
+    pub(super) fn new() -> Self {
+        let cancel = CancelFlag::new();
+        Self { watched: Watched::new(Arc::new(cancel.clone())), cancel }
+    }
+
+    /// What came of the work; and why it was given up, where a step of it took longer than `patience`.
+    pub(super) fn over<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Arc<dyn Gate>) -> T + Send + 'static,
+    ) -> (Option<T>, Option<String>) {
+        let gate: Arc<dyn Gate> = Arc::new(self.watched.clone());
+        match begin(move || work(&gate)).map(|work| work.attended(patience, &self.watched, &self.cancel)) {
+            Ok((None, None)) => (None, Some("it broke off".to_owned())),
+            Ok(ended) => ended,
+            Err(error) => (None, Some(format!("cannot start a thread: {error}"))),
         }
     }
 }
@@ -124,9 +152,8 @@ fn deed(verb: Verb) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Gate, Realm, Step};
+    use crate::gate::{Realm, Step};
     use std::os::fd::AsRawFd;
-    use std::sync::Arc;
 
     const READ: Step<'_> = Step { verb: Verb::Read, realm: Realm::Source, dir: b"", name: b"b\n" };
 

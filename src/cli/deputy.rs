@@ -1,4 +1,4 @@
-//! A run whose sources another program or another machine serves has a process of its own.
+//! A run on what another program or another machine serves has a process of its own.
 //!
 //! Whoever waits in the kernel for a FUSE filesystem that does not answer can be ended by nobody, not even by `kill -9`;
 //! its process lasts as long, and so does whoever waits for that: a shell, cron. So it is not the process that was
@@ -16,7 +16,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::args::{self, Typed, Verb};
 use super::signals::Signals;
-use super::{attend, say};
+use super::{attend, say, signals};
 use crate::command::Ward;
 use crate::plan::{Environment, STATE_VARIABLE};
 use crate::restore::filesystems_at;
@@ -31,8 +31,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Filesystems that answer when another program, or another machine, does.
 const SERVED: [&str; 9] = ["9p", "afs", "ceph", "cifs", "lustre", "nfs", "nfs4", "smb3", "virtiofs"];
 
-/// Has a deputy do what was typed, if that may hang; says how the process is to end then.
+/// Has a deputy do what was typed, if that may hang; says how the process is to end then. Where SIGCHLD is ignored, nobody
+/// could know how a deputy ends.
 pub(super) fn stands_in(verb: &Verb) -> Option<ExitCode> {
+    if signals::is_ignored(Signal::SIGCHLD) {
+        return None;
+    }
     let places = places(verb, &Environment::of_process());
     if !places.iter().flat_map(|place| filesystems_at(place)).any(|kind| is_served(&kind)) {
         return None;
@@ -43,20 +47,29 @@ pub(super) fn stands_in(verb: &Verb) -> Option<ExitCode> {
     })
 }
 
-/// Where a backup reads and writes, as it was typed: to resolve a path may hang.
+/// Where is read and written, as it was typed: to resolve a path may hang.
 fn places(verb: &Verb, environment: &Environment) -> Vec<PathBuf> {
-    let (what, output) = match verb {
-        Verb::Create(typed) => (&typed.what, typed.archive.output.clone()),
-        Verb::Guard(typed) => (&typed.what, typed.archive.output.clone()),
-        Verb::Stage(typed) => (&typed.what, None),
+    let mut places = match verb {
+        Verb::Create(typed) => of_backup(&typed.what, typed.archive.output.as_ref(), environment),
+        Verb::Guard(typed) => of_backup(&typed.what, typed.archive.output.as_ref(), environment),
+        Verb::Stage(typed) => of_backup(&typed.what, None, environment),
+        Verb::Status(typed) => typed.metrics.iter().chain([&typed.directory]).cloned().collect(),
+        Verb::Prune(typed) => vec![typed.directory.clone()],
+        Verb::Verify(typed) => typed.archives.clone(),
+        Verb::List(typed) => vec![typed.archive.clone()],
         _ => return Vec::new(),
     };
-    let mut places: Vec<PathBuf> = what.sources.iter().cloned().chain(output).chain([PathBuf::new()]).collect();
+    places.push(PathBuf::new());
+    places.iter().map(|place| lexical(&environment.cwd.join(place))).collect()
+}
+
+fn of_backup(what: &args::What, output: Option<&PathBuf>, environment: &Environment) -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = what.sources.iter().chain(output).cloned().collect();
     if what.sources.is_empty() {
         places.extend(environment.home.clone());
         places.extend(environment.variables.get(OsStr::new(STATE_VARIABLE)).map(PathBuf::from));
     }
-    places.iter().map(|place| lexical(&environment.cwd.join(place))).collect()
+    places
 }
 
 /// A path without `.` and `..`, as far as that can be told without looking.
@@ -183,15 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn the_places_of_a_backup_are_its_sources_its_output_and_where_it_was_started() {
+    fn the_places_are_what_was_typed_and_where_it_was_started() {
         let environment = Environment { home: Some("/home/u".into()), cwd: "/work".into(), ..Environment::default() };
         let environment = environment.with(STATE_VARIABLE, "/srv/claw");
         for (words, expected) in [
             ("create a ../b/./c -o /out", vec!["/work/a", "/b/c", "/out", "/work"]),
-            ("create", vec!["/work", "/home/u", "/srv/claw"]),
+            ("create", vec!["/home/u", "/srv/claw", "/work"]),
             ("guard x -- true", vec!["/work/x", "/work"]),
             ("stage /x -- true", vec!["/x", "/work"]),
-            ("verify a", vec![]),
+            ("status /b --metrics m", vec!["/work/m", "/b", "/work"]),
+            ("prune /b --keep-last 1", vec!["/b", "/work"]),
+            ("verify a /b", vec!["/work/a", "/b", "/work"]),
+            ("list a", vec!["/work/a", "/work"]),
+            ("man", vec![]),
         ] {
             let typed = Typed::parse_from(format!("clawsnap {words}").split(' '));
             let places = places(&typed.verb, &environment);

@@ -67,8 +67,11 @@ fn reported(typed: &args::Guard, create: Create, errand: Errand) -> Result<Repor
     let (quiet, json) = (typed.unattended.quiet, typed.unattended.json);
     let announce = move |report: &Report| match (quiet, json) {
         (true, _) => show::reservations(report),
-        (false, true) => {}
-        (false, false) => show::on_stderr(|paint| super::summary::of(report, paint)),
+        (false, true) => show::barred(report),
+        (false, false) => {
+            show::on_stderr(|paint| super::summary::of(report, paint));
+            show::barred(report);
+        }
     };
     let patience = typed.freezing.patience;
     run.report(patience, NOTHING, move |observer, so_far| guard(order, &gate, observer, &announce, so_far))

@@ -13,11 +13,11 @@ use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{AccessFlags, access};
 
 use super::early::Early;
-use super::{args, say};
+use super::{args, say, signals};
 use crate::command::Errand;
 use crate::report::{PathName, Ran};
 use crate::sys;
@@ -46,8 +46,16 @@ pub(super) fn words(bound: bool) -> Vec<OsString> {
 /// A command of the user's.
 ///
 /// # Errors
-/// The end of the run, where there is no such program: to find that out when all the work is done is late.
+/// The end of the run, where there is no such program, or nobody could know how it ends: to find that out when all the work
+/// is done is late.
 pub(super) fn errand(words: &[OsString], bound: bool, json: bool) -> Result<Errand, Early> {
+    if signals::is_ignored(Signal::SIGCHLD) {
+        return Err(Early::failed(
+            "SIGCHLD is ignored here, so that nobody could know how the command ends: nothing was done; start clawsnap by \
+             `env --default-signal=CHLD`"
+                .to_owned(),
+        ));
+    }
     let program = words.first().map(OsString::as_os_str).unwrap_or_default();
     if !is_there(program, std::env::var_os("PATH").as_deref()) {
         let told = format!("there is no command {}: nothing was done", program.to_string_lossy());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::attend::Lookout;
 use super::signals::Signals;
 use super::{args, page, say, sessions, verify, when};
 use crate::error::Error;
@@ -29,17 +30,19 @@ struct Listing {
 
 /// `clawsnap list`.
 pub(super) fn list(typed: &args::List) -> ExitCode {
-    let (signals, wanted, gate) = match prepared(&typed.patterns) {
+    let lookout = Lookout::new();
+    let (signals, wanted) = match watched(&typed.patterns, &lookout.cancel) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let code = if typed.sessions {
-        sessions::show(typed, &wanted, &gate)
-    } else if typed.json {
-        as_json(typed, &wanted, &gate)
-    } else {
-        as_text(typed, &wanted, &gate)
-    };
+    let asked = typed.clone();
+    let (code, hang) = lookout.over(typed.waiting.patience, move |gate| match (asked.sessions, asked.json) {
+        (true, _) => sessions::show(&asked, &wanted, gate),
+        (false, true) => as_json(&asked, &wanted, gate),
+        (false, false) => as_text(&asked, &wanted, gate),
+    });
+    let hung = hang.map(|words| say::failed(&words, 1));
+    let code = hung.or(code).unwrap_or(ExitCode::FAILURE);
     if let Some(signal) = signals.first() {
         Signals::die_by(signal);
     }
@@ -49,9 +52,14 @@ pub(super) fn list(typed: &args::List) -> ExitCode {
 /// What a command needs that picks names out of an archive; or how it ends, where that cannot be had.
 pub(super) fn prepared(patterns: &[String]) -> Result<(Signals, Wanted, Arc<dyn Gate>), ExitCode> {
     let cancel = CancelFlag::new();
-    let signals = verify::watch(&cancel).map_err(|error| say::failed(&format!("{error:#}"), 1))?;
-    let wanted = Wanted::parse(patterns).map_err(|error| say::failed(&error.to_string(), 2))?;
+    let (signals, wanted) = watched(patterns, &cancel)?;
     Ok((signals, wanted, Arc::new(cancel)))
+}
+
+fn watched(patterns: &[String], cancel: &CancelFlag) -> Result<(Signals, Wanted), ExitCode> {
+    let signals = verify::watch(cancel).map_err(|error| say::failed(&format!("{error:#}"), 1))?;
+    let wanted = Wanted::parse(patterns).map_err(|error| say::failed(&error.to_string(), 2))?;
+    Ok((signals, wanted))
 }
 
 fn as_text(typed: &args::List, wanted: &Wanted, gate: &Arc<dyn Gate>) -> ExitCode {

@@ -2,22 +2,22 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use indicatif::HumanBytes;
 
+use super::attend::Lookout;
 use super::bars::Bars;
 use super::signals::Signals;
 use super::{args, page, say, terminal, verify, when};
 use crate::event::Observer;
-use crate::gate::{CancelFlag, Gate};
+use crate::prune::Retention;
 use crate::relpath::shown;
 use crate::report::{Judged, Pruned};
 
 /// `clawsnap prune`.
 pub(super) fn prune(typed: &args::Prune) -> ExitCode {
-    let cancel = CancelFlag::new();
-    let signals = match verify::watch(&cancel) {
+    let lookout = Lookout::new();
+    let signals = match verify::watch(&lookout.cancel) {
         Ok(signals) => signals,
         Err(error) => return say::failed(&format!("{error:#}"), 1),
     };
@@ -25,16 +25,31 @@ pub(super) fn prune(typed: &args::Prune) -> ExitCode {
     let Some(retention) = typed.keep.retention(typed.dry_run, typed.verify) else {
         return say::failed("no rule says what stays", 2);
     };
-    let gate: Arc<dyn Gate> = Arc::new(cancel);
-    let bars = Bars::of_reading(typed.quiet, ["reading"; 2]);
-    let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
-    let pruned = crate::prune::prune(&typed.directory, &retention, None, &gate, observer);
-    bars.iter().for_each(Bars::end);
+    let pruned = judged(typed, retention, &lookout);
     tell(typed, &pruned);
     if let Some(signal) = signals.first() {
         Signals::die_by(signal);
     }
     ExitCode::from(pruned.exit_code())
+}
+
+/// What became of the archives; where a filesystem hangs, as far as that is known.
+fn judged(typed: &args::Prune, retention: Retention, lookout: &Lookout) -> Pruned {
+    let bars = Bars::of_reading(typed.quiet, ["reading"; 2]);
+    let (directory, shown) = (typed.directory.clone(), bars.clone());
+    let (pruned, hang) = lookout.over(typed.waiting.patience, move |gate| {
+        let observer: &dyn Observer = shown.as_ref().map_or(&(), |bars| bars);
+        crate::prune::prune(&directory, &retention, None, gate, observer)
+    });
+    bars.iter().for_each(Bars::end);
+    match pruned {
+        Some(pruned) if hang.is_none() || pruned.error.is_none() => pruned,
+        Some(pruned) => Pruned { error: hang, ..pruned },
+        None => {
+            let directory = typed.directory.as_path().into();
+            Pruned { directory, dry_run: typed.dry_run, error: hang, ..Pruned::default() }
+        }
+    }
 }
 
 fn tell(typed: &args::Prune, pruned: &Pruned) {

@@ -44,6 +44,9 @@ pub(super) fn complaints(report: &Report) {
         }
         None => tell_way_back(ran),
     }
+    if let (Some(why), Some(_)) = (&report.barred, &ran.way_back) {
+        say::complain(&format!("that makes it beside the archive, to be copied from there: {}", page::line(why)));
+    }
 }
 
 fn tell_way_back(ran: &Ran) {
@@ -75,6 +78,6 @@ fn ending(ran: &Ran) -> String {
         _ if ran.error.is_some() => "could not be started".to_owned(),
         (Some(code), _) => format!("ended with exit code {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),
-        _ => "ended".to_owned(),
+        _ => "ended, and nobody knows how".to_owned(),
     }
 }

@@ -56,11 +56,20 @@ impl Show {
 pub(super) fn reservations(report: &Report) {
     say::warn(&report.gaps);
     say::warn(&report.leftovers);
+    barred(report);
     report.pruned.iter().flat_map(prune::complaints).for_each(|line| say::complain(&line));
     let failed = report.pruned.as_ref().and_then(|pruned| pruned.error.as_deref());
     failed.into_iter().for_each(|error| {
         say::complain(&format!("warning: older archives were not pruned: {}", page::line(error)));
     });
+}
+
+/// That a command will be started from which nothing can be brought back in place.
+pub(super) fn barred(report: &Report) {
+    if let Some(why) = &report.barred {
+        let told = "if the command fails, nothing can be brought back in place";
+        say::complain(&format!("warning: {told}: {}", page::line(why)));
+    }
 }
 
 /// Says why there is nothing.

@@ -102,6 +102,11 @@ fn ignored_at_start() -> u64 {
     sig_ign(&fs::read_to_string("/proc/self/status").unwrap_or_default())
 }
 
+/// Whether a signal is ignored, as whoever started us had it.
+pub(super) fn is_ignored(signal: Signal) -> bool {
+    is_in(ignored_at_start(), signal)
+}
+
 fn sig_ign(status: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)

@@ -1,11 +1,13 @@
 //! `clawsnap status`, from what was typed to how the process ends.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::time::Duration;
 
 use indicatif::HumanBytes;
 
+use super::attend::Lookout;
 use super::bars::Bars;
 use super::chart::{Ink, chart, ink};
 use super::page::{self, Page};
@@ -13,30 +15,51 @@ use super::signals::Signals;
 use super::terminal::Paint;
 use super::{args, say, terminal, verify, when};
 use crate::event::Observer;
-use crate::gate::{CancelFlag, Gate};
 use crate::status::{Made, SourceStatus, State, Status};
 
 /// `clawsnap status`.
 pub(super) fn status(typed: &args::Status) -> ExitCode {
-    let cancel = CancelFlag::new();
-    let signals = match verify::watch(&cancel) {
+    let lookout = Lookout::new();
+    let signals = match verify::watch(&lookout.cancel) {
         Ok(signals) => signals,
         Err(error) => return say::failed(&format!("{error:#}"), 1),
     };
-    let gate: Arc<dyn Gate> = Arc::new(cancel);
-    let bars = Bars::of_reading(typed.quiet, ["reading"; 2]);
-    let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
-    let status = crate::status::status(&typed.directory, typed.max_age, typed.verify, &gate, observer);
-    bars.iter().for_each(Bars::end);
+    let status = looked(typed, &lookout);
     if let Some(signal) = signals.first() {
         // Nobody knows how it is: metrics of an earlier run stay.
         Signals::die_by(signal);
     }
     tell(typed, &status);
-    let metrics = |file| crate::status::write_metrics(file, &crate::status::metrics(&status), &gate);
-    match typed.metrics.as_deref().map_or(Ok(()), metrics) {
+    match typed.metrics.as_ref().map_or(Ok(()), |file| written(file.clone(), &status, typed.waiting.patience)) {
         Ok(()) => ExitCode::from(status.state.exit_code()),
-        Err(error) => say::failed(&error.to_string(), 1),
+        Err(words) => say::failed(&words, 1),
+    }
+}
+
+/// How it is; where a filesystem hangs, nobody could look.
+fn looked(typed: &args::Status, lookout: &Lookout) -> Status {
+    let bars = Bars::of_reading(typed.quiet, ["reading"; 2]);
+    let (asked, shown) = (typed.clone(), bars.clone());
+    let (status, hang) = lookout.over(typed.waiting.patience, move |gate| {
+        let observer: &dyn Observer = shown.as_ref().map_or(&(), |bars| bars);
+        crate::status::status(&asked.directory, asked.max_age, asked.verify, gate, observer)
+    });
+    bars.iter().for_each(Bars::end);
+    match status {
+        Some(status) if hang.is_none() || status.error.is_none() => status,
+        _ => Status { error: hang, ..Status::unseen(&typed.directory, typed.max_age) },
+    }
+}
+
+/// Writes the metrics, which may lie elsewhere than what hangs.
+fn written(file: PathBuf, status: &Status, patience: Duration) -> Result<(), String> {
+    let text = crate::status::metrics(status);
+    let (written, hang) = Lookout::new().over(patience, move |gate| crate::status::write_metrics(&file, &text, gate));
+    match (written, hang) {
+        (Some(Ok(())), _) => Ok(()),
+        (_, Some(words)) => Err(format!("the metrics were not written: {words}")),
+        (Some(Err(error)), None) => Err(error.to_string()),
+        (None, None) => Err("the metrics were not written".to_owned()),
     }
 }
 

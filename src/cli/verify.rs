@@ -1,12 +1,13 @@
 //! `clawsnap verify`, from what was typed to how the process ends.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::attend::Lookout;
 use super::bars::Bars;
 use super::page::{self, Page};
 use super::signals::Signals;
@@ -14,7 +15,7 @@ use super::{args, helper, say, terminal, when};
 use crate::command::Ward;
 use crate::event::Observer;
 use crate::freeze::DatabaseOptions;
-use crate::gate::{CancelFlag, Gate};
+use crate::gate::CancelFlag;
 use crate::verify::{Origin, Trust, Verdict, VerifyOptions};
 
 /// All verdicts, as JSON.
@@ -25,21 +26,17 @@ struct Verdicts<'a> {
 
 /// `clawsnap verify`.
 pub(super) fn verify(typed: &args::Verify) -> ExitCode {
-    let cancel = CancelFlag::new();
-    let signals = match watch(&cancel) {
+    let lookout = Lookout::new();
+    let signals = match watch(&lookout.cancel) {
         Ok(signals) => signals,
         Err(error) => return say::failed(&format!("{error:#}"), 1),
     };
-    let gate: Arc<dyn Gate> = Arc::new(cancel.clone());
     let mut verdicts = Vec::new();
     for archive in &typed.archives {
-        if cancel.is_cancelled() {
+        if lookout.cancel.is_cancelled() {
             break;
         }
-        let bars = Bars::of_reading(typed.quiet, ["verifying"; 2]);
-        let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
-        let verdict = crate::verify::verify(archive, &options(typed), &gate, observer);
-        bars.iter().for_each(Bars::end);
+        let verdict = judged(archive, typed, &lookout);
         if !typed.json {
             tell(&verdict, typed.quiet);
         }
@@ -52,6 +49,21 @@ pub(super) fn verify(typed: &args::Verify) -> ExitCode {
         Signals::die_by(signal);
     }
     ExitCode::from(exit_code(&verdicts))
+}
+
+/// The verdict on an archive; where a filesystem hangs, it cannot be read.
+fn judged(archive: &Path, typed: &args::Verify, lookout: &Lookout) -> Verdict {
+    let bars = Bars::of_reading(typed.quiet, ["verifying"; 2]);
+    let (path, options, shown) = (archive.to_owned(), options(typed), bars.clone());
+    let (verdict, hang) = lookout.over(typed.waiting.patience, move |gate| {
+        let observer: &dyn Observer = shown.as_ref().map_or(&(), |bars| bars);
+        crate::verify::verify(&path, &options, gate, observer)
+    });
+    bars.iter().for_each(Bars::end);
+    match verdict {
+        Some(verdict) if hang.is_none() || verdict.trust != Trust::Cancelled => verdict,
+        _ => Verdict { archive_path: archive.into(), error: hang, ..Verdict::default() },
+    }
 }
 
 /// Has the first signal cancel.

@@ -251,6 +251,7 @@ impl Draft {
         if roots.is_empty() {
             return Err(PlanError::NothingLeft);
         }
+        self.warn_of_what_is_empty(&roots, &covered, &excludes);
         let rules = roots.iter().map(|root| self.rules(&root.path, request.include_workspace)).collect();
         let openclaw = self.facts(&roots, request);
         let rules = Rules::new(rules, excludes, request.include_regenerable);
@@ -267,6 +268,19 @@ impl Draft {
             }
             None => true,
         });
+    }
+
+    /// Warns of directories that hold nothing, as the mount point of a disk that is away does, unless OpenClaw has made them
+    /// or will.
+    fn warn_of_what_is_empty(&mut self, roots: &[Root], covered: &[Covered], excludes: &Excludes) {
+        let covered = covered.iter().map(|covered| (covered.kind, &covered.path));
+        let all = roots.iter().map(|root| (root.kind, &root.path)).chain(covered);
+        let is_made = |path: &Path| self.installations.iter().any(|holdings| holdings.makes(path));
+        let empty: Vec<Warning> = all
+            .filter(|(_, path)| source::holds_nothing(path) && !is_made(path) && excludes.find_root(path).is_none())
+            .map(|(kind, path)| Warning::EmptyAsset { kind, path: path.clone() })
+            .collect();
+        self.warnings.extend(empty);
     }
 
     fn ground(&self, root: &Path) -> Ground {

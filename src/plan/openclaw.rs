@@ -143,6 +143,12 @@ impl Holdings {
         self.workspaces.iter().map(|path| canonical_prefix(path)).collect()
     }
 
+    /// Whether OpenClaw makes the directory at this canonical path when it needs it, as nothing names that.
+    pub(super) fn makes(&self, path: &Path) -> bool {
+        let is_usual = |agent: &AgentRoot| agent.path == path && self.custom_agents().all(|custom| custom != path);
+        self.unnamed_workspaces.iter().any(|own| canonical_prefix(own) == path) || self.agents.iter().any(is_usual)
+    }
+
     /// What a backup consists of, in OpenClaw's order, and what of it does not exist.
     pub(super) fn candidates(&self, include_workspace: bool) -> (Vec<Root>, Vec<Missing>) {
         use AssetKind::{Agent, Config, Credentials, ManagedSkill, State, Store, Workspace};

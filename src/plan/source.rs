@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::{Environment, expand};
 use super::error::PlanError;
+use crate::naming::is_staging_name;
 
 /// The canonical path of a source, which is a directory or a regular file that can be read.
 pub(super) fn resolve(named: &Path, environment: &Environment) -> Result<PathBuf, PlanError> {
@@ -31,6 +33,14 @@ fn resolve_missing(named: &Path, environment: &Environment) -> Result<PathBuf, P
         _ if environment.cwd.join(named).symlink_metadata().is_ok() => Err(PlanError::Dangling(named.to_path_buf())),
         _ => Err(PlanError::Missing(named.to_path_buf())),
     }
+}
+
+/// Whether the directory at `path` holds no name but such as dead runs of ours have left. What cannot be listed is no empty
+/// directory: the freeze tells of that.
+pub(super) fn holds_nothing(path: &Path) -> bool {
+    let is_ours =
+        |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| is_staging_name(entry.file_name().as_bytes()));
+    fs::read_dir(path).is_ok_and(|mut entries| entries.all(is_ours))
 }
 
 /// Whether reading is allowed is asked by doing it: modes, ACLs and mounts all have a say. What is neither a

@@ -32,6 +32,14 @@ pub enum Warning {
         /// The config or the environment names it. Else OpenClaw makes it when it needs it.
         is_named: bool,
     },
+    /// A directory that was asked for, or that the config names, holds no name at all. A disk that is away leaves its mount
+    /// point so.
+    EmptyAsset {
+        /// What it is.
+        kind: AssetKind,
+        /// Where it is.
+        path: PathBuf,
+    },
     /// The config of a state directory that was named puts something elsewhere, and that was not named.
     NotNamed {
         /// What it is.
@@ -91,6 +99,7 @@ impl Warning {
             Self::IdlePattern(_) | Self::ExcludedRoot { .. } => false,
             Self::BrokenConfig { .. }
             | Self::UnsetVariable { .. }
+            | Self::EmptyAsset { .. }
             | Self::NotNamed { .. }
             | Self::WideStore { .. }
             | Self::WideSandbox { .. }
@@ -117,6 +126,9 @@ impl fmt::Display for Warning {
             ),
             Self::MissingAsset { kind, path, .. } => {
                 write!(f, "The {} {} does not exist and is not in the archive.", kind.as_str(), path.display())
+            }
+            Self::EmptyAsset { kind, path } => {
+                write!(f, "The {} {} holds nothing: is its disk mounted?", kind.as_str(), path.display())
             }
             Self::NotNamed { kind, path } => write!(
                 f,

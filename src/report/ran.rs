@@ -30,7 +30,8 @@ pub struct Ran {
     /// What of the frozen tree could not be laid out as it was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Fated>,
-    /// The shell command that goes back to what was there before it ran, where it was started and failed.
+    /// The shell command that goes back to what was there before it ran, where it was started and failed; where nothing can
+    /// be brought back in place, it has that made beside the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub way_back: Option<String>,
     /// Until when rules that remove archives keep the one that it needs: ISO 8601, UTC; none where that could not be marked,

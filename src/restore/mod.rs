@@ -4,6 +4,7 @@
 //! and gets its name when it is proven to its last byte. In place: it is made beside what is there, and the two are
 //! exchanged when it is proven; what was there is kept. Either way, what is restored is what was backed up, or nothing.
 
+mod barred;
 mod ground;
 mod holders;
 mod in_place;
@@ -21,6 +22,7 @@ mod undo;
 
 pub use mapping::Mapping;
 
+pub(crate) use barred::barred;
 #[cfg(feature = "cli")]
 pub(crate) use mounts::filesystems_at;
 pub(crate) use mounts::mounts_below;

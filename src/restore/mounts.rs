@@ -19,12 +19,10 @@ pub(crate) fn mounts_below(path: &Path) -> Vec<PathBuf> {
 
 /// The kinds of the filesystems that `path` lies on, and of those that are mounted below it, as the kernel calls them.
 /// No path is resolved for that.
-#[cfg(feature = "cli")]
 pub(crate) fn filesystems_at(path: &Path) -> Vec<String> {
     kinds(&table(), path)
 }
 
-#[cfg(any(feature = "cli", test))]
 fn kinds(table: &[u8], path: &Path) -> Vec<String> {
     let lines = || table.split(|&c| c == b'\n').filter_map(|line| Some((point(line)?, kind(line)?)));
     // Of two at one place, the later one covers the earlier one.
@@ -38,7 +36,6 @@ fn table() -> Vec<u8> {
 }
 
 /// The kind of a line, the first field after a lone dash.
-#[cfg(any(feature = "cli", test))]
 fn kind(line: &[u8]) -> Option<String> {
     let mut fields = line.split(|&c| c == b' ').skip_while(|field| *field != b"-");
     Some(String::from_utf8_lossy(fields.nth(1)?).into_owned())

@@ -42,6 +42,7 @@ pub fn full() -> Report {
         skipped_volatile_count: 1,
         warnings: vec![text()],
         gaps: vec![text()],
+        barred: Some(String::new()),
         leftovers: vec![text()],
         external_symbolic_links: vec![ExternalLink { entry_path: name(), linkpath: name() }],
         version: "0",

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
+use super::Waiting;
 use crate::cli::duration;
 use crate::cli::keep::{Keep, RULES};
 
 /// What to prune.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(
     group(ArgGroup::new("rules").required(true).multiple(true).args(RULES)),
     after_help = "\
@@ -39,6 +40,9 @@ pub(in crate::cli) struct Prune {
     #[arg(long)]
     pub(in crate::cli) verify: bool,
 
+    #[command(flatten)]
+    pub(in crate::cli) waiting: Waiting,
+
     /// Print one JSON object on standard output
     #[arg(long)]
     pub(in crate::cli) json: bool,
@@ -53,7 +57,7 @@ pub(in crate::cli) struct Prune {
 }
 
 /// What to look at.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
   clawsnap status /backup --max-age 26h || mail -s 'no fresh backup' root
   clawsnap status /backup --max-age 26h --metrics /var/lib/node_exporter/clawsnap.prom -q
@@ -79,6 +83,9 @@ pub(in crate::cli) struct Status {
     /// Read every archive, though it was proven in the last 30 days
     #[arg(long)]
     pub(in crate::cli) verify: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) waiting: Waiting,
 
     /// Print one JSON object on standard output
     #[arg(long)]

@@ -5,12 +5,13 @@ mod keeping;
 mod reading;
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{deputy, helper, launcher};
+use super::{deputy, duration, helper, launcher};
 use crate::freeze::Check;
 
 pub(super) use backup::{Create, Guard, Priority, Stage, Unattended, What};
@@ -83,6 +84,14 @@ pub(super) enum Verb {
     /// Do what may hang, for a process that waits for it
     #[command(name = deputy::NAME, hide = true)]
     Deputy(Deputy),
+}
+
+/// How long is waited for a filesystem.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    /// How long a call to a filesystem may take before that is said to hang, and the run given up; at least 1s
+    #[arg(long, value_name = "DUR", default_value = "5m", value_parser = duration::at_least_a_second)]
+    pub(super) patience: Duration,
 }
 
 /// What to do for whom.

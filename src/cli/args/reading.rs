@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::checks;
+use super::{Waiting, checks};
 use crate::freeze::Check;
 
 /// What to verify.
@@ -29,6 +29,9 @@ pub(in crate::cli) struct Verify {
     /// Allow an archive to unpack to any multiple of its length
     #[arg(long)]
     pub(in crate::cli) any_ratio: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) waiting: Waiting,
 
     /// Print one JSON object on standard output
     #[arg(long)]
@@ -113,7 +116,7 @@ pub(in crate::cli) struct Restore {
 }
 
 /// What to list.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 A pattern is a path, or a glob of one, and what lies below; one that begins with no slash may begin anywhere:
   clawsnap list a.tar.zst agents/main/sessions
@@ -141,6 +144,9 @@ pub(in crate::cli) struct List {
     /// What was lost when it was made, instead
     #[arg(long, conflicts_with = "sessions")]
     pub(in crate::cli) losses: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) waiting: Waiting,
 
     /// Print one JSON object on standard output
     #[arg(long)]

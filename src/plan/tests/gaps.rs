@@ -2,6 +2,13 @@
 
 use super::*;
 
+impl Home {
+    fn directory(self, path: &str) -> Self {
+        fs::create_dir_all(self.path(path)).expect("directory");
+        self
+    }
+}
+
 #[test]
 fn what_the_config_or_the_environment_names_is_a_gap_where_it_is_missing() {
     let gaps = |home: Home| home.plan().warnings.iter().filter(|warning| warning.is_gap()).count();
@@ -47,6 +54,40 @@ fn sessions_and_cron_jobs_that_the_config_puts_elsewhere_are_in_the_plan() {
     let missing: Vec<String> = away.plan().missing.iter().map(|missing| away.shown(&missing.path)).collect();
     assert!(missing.ends_with(&["cron/mine.json".to_owned(), "data/main/sessions.json".to_owned()]), "{missing:?}");
     assert_eq!(away.plan().warnings.iter().filter(|warning| warning.is_gap()).count(), 2);
+}
+
+/// A disk that is away leaves its mount point, empty: that was backed up as if it were the state, or a workspace, without a word.
+#[test]
+fn a_directory_that_holds_nothing_is_a_gap_unless_openclaw_makes_it_when_it_needs_it() {
+    let empty = |home: Home| {
+        let told = home.plan().warnings.into_iter().filter(Warning::is_gap).filter_map(|warning| match warning {
+            Warning::EmptyAsset { kind, path } => Some((kind.as_str(), home.shown(&path))),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let named = "{agents: {defaults: {workspace: '~/w'}, list: [{id: 'a', default: true, agentDir: '~/ag'}]}}";
+    assert_eq!(empty(Home::new().directory(STATE.1)), [STATE].map(owned));
+    assert_eq!(
+        empty(Home::with_config(named).directory("w").directory("ag")),
+        [("agent", "ag"), ("workspace", "w")].map(owned)
+    );
+    assert_eq!(empty(Home::with_config(named).directory("w/.git").file("ag/auth-profiles.json", "{}")), []);
+    let inside = named.replace("~/w", "~/.openclaw/ws");
+    assert_eq!(empty(Home::with_config(&inside).directory(".openclaw/ws")), [("workspace", ".openclaw/ws")].map(owned));
+    let stores = "{session: {store: '~/data/{agentId}/sessions.json'}}";
+    assert_eq!(empty(Home::with_config(stores).directory("data/main")), []);
+    let usual = "{agents: {list: [{id: 'a'}, {id: 'b'}]}}";
+    let usual = Home::with_config(usual).directory(".openclaw/workspace-b").directory(".openclaw/agents/b/agent");
+    assert_eq!(empty(usual), []);
+    let tree = || Home::new().directory("t").file("u/x", "").source("t").source("u");
+    assert_eq!(empty(tree()), [("tree", "t")].map(owned));
+    assert_eq!(empty(tree().directory("t/.clawsnap-20231114T221320Z-0123abcd")), [("tree", "t")].map(owned));
+    let away = tree().exclude("t");
+    let path = away.path("t");
+    assert_eq!(empty(away.exclude(path.to_str().expect("UTF-8"))), []);
+    let told = tree().warnings();
+    assert!(told.len() == 1 && told[0].ends_with("/t holds nothing: is its disk mounted?"), "{told:?}");
 }
 
 #[test]
