@@ -299,7 +299,10 @@ const TOO_FAST: &str = "came and went, or changed hands, too fast to be held";
 /// Why a name could not be held, though it is there: a filesystem may say of a file that it is stale, time and again.
 fn why_unheld(dir: &Dir, name: &[u8]) -> io::Result<Box<str>> {
     let look = || match dir.stat(name).by(Verb::Stat)?.kind {
-        Kind::Directory => dir.open_dir(name).by(Verb::OpenDir).map(drop),
+        Kind::Directory => {
+            let found = dir.open_dir(name).by(Verb::OpenDir)?;
+            found.list().and_then(Listing::whole).by(Verb::List).map(drop)
+        }
         Kind::File => dir.open_file(name).by(Verb::Open)?.read_at(&mut [0], 0).by(Verb::Read).map(drop),
         _ => Ok(()),
     };

@@ -10,7 +10,7 @@ use super::Freezer;
 use super::capture::{By, Capturer, Outcome, Refusal, sidecar_of};
 use super::place::Place;
 use super::queue::Queue;
-use super::refusal::Meaning;
+use super::refusal::{Meaning, meaning};
 use super::tree::{Entry, Held, Marks, Node, NodeId, State};
 use crate::entry::{Kind, Stamp, Stat, Timestamp, Xattrs};
 use crate::event::Event;
@@ -120,7 +120,7 @@ impl Freezer<'_> {
             }
             (node.root, node.path.clone())
         };
-        match self.open(root, &path).and_then(|opened| Ok((self.list(root, &opened.dir)?, opened))) {
+        match self.open(root, &path).and_then(|opened| Ok((self.list(id, root, &opened.dir)?, opened))) {
             Ok((listing, opened)) => self.take_in(id, root, opened, listing, worker, queue),
             Err(refusal) => self.closed(id, refusal),
         }
@@ -141,13 +141,33 @@ impl Freezer<'_> {
         self.bases[usize::from(root)].dir()?.open_dir(path)
     }
 
-    fn list(&self, root: u16, dir: &Dir) -> Result<Listing, Refusal> {
+    /// Lists a directory. One that left after it was opened is refused as if it had left before.
+    fn list(&self, id: NodeId, root: u16, dir: &Dir) -> Result<Listing, Refusal> {
         let base = &self.bases[usize::from(root)];
         let mut listing = dir.list().by(Verb::List)?;
         if let Some(only) = &base.only {
             listing.names.retain(|listed| *listed.name == **only);
         }
-        Ok(listing)
+        match listing.trouble.take_if(|error| meaning(Verb::List, error) == Meaning::Vanished) {
+            None => Ok(listing),
+            Some(error) => {
+                self.told(id, listing.names);
+                Err(error).by(Verb::List)
+            }
+        }
+    }
+
+    /// What a directory told before it left needs a fate: the next listing decides.
+    fn told(&self, id: NodeId, names: Vec<Listed>) {
+        let mut nodes = self.nodes();
+        let node = &mut nodes[id as usize];
+        let names = names.into_iter().map(|listed| listed.name);
+        if node.state == State::Gone {
+            node.notes.extend(names.map(|name| (name, Fate::Departed)));
+            return;
+        }
+        let is_held = |name: &Leaf| node.entries.binary_search_by(|entry| entry.name.cmp(name)).is_ok();
+        node.unresolved.extend(names.filter(|name| !is_held(name)));
     }
 
     /// A directory that could not be opened or listed: its parent is asked again, or it stays hollow.
