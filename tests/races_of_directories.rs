@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use clawsnap::event::{Event, Observer};
 use clawsnap::gate::{Step, Verb};
-use clawsnap::report::Report;
+use clawsnap::report::{Consistency, Report};
 use scene::{Scene, at_source, instant, once, paths};
-use support::{Archive, write_cold};
+use support::{Archive, write, write_cold};
 
 /// Such a directory, as NFS and FUSE can have it, was in no archive and in no report, and the run said that it was
 /// complete.
@@ -168,6 +169,64 @@ fn a_directory_that_leaves_before_it_is_listed_and_comes_back_is_archived_with_w
     println!("skipped: this filesystem gives no inode number out again at once");
 }
 
+/// The directory stayed among what is looked at, though no name led to it any more, and what it had held met no fate.
+#[test]
+fn a_directory_that_becomes_something_that_is_left_out_has_departed() {
+    let scene = Scene::new();
+    let dir = scene.state().join("agents/b/changeling");
+    write_cold(&dir.join("x"), "x\n");
+    let (victim, socket) = (dir.clone(), std::sync::OnceLock::new());
+    let meant = |step: &Step<'_>| step.verb == Verb::Stat && step.dir.ends_with(b"changeling") && step.name == b"x";
+    let gate = once(meant, move || {
+        fs::remove_dir_all(&victim).expect("removes");
+        socket.get_or_init(|| UnixListener::bind(&victim).expect("binds"));
+    });
+    let (report, archive) = scene.play(scene.backup().settle(Duration::from_millis(200)).gate(gate));
+    assert!(instant(&report), "{:?}", report.restless);
+    assert_eq!((report.exit_code(), paths(&report.departed)), (0, vec![dir.join("x")]));
+    assert!(!archive.payload.contains_key(&dir));
+}
+
+/// Plays, in a freeze of two rounds, that what comes to a directory after its first listing leaves with that directory when
+/// the last round comes to it.
+fn left_with_its_directory(
+    late: &'static str,
+    make: impl Fn(&Path) + Send + Sync + 'static,
+) -> (PathBuf, Report, Archive) {
+    let scene = Scene::new();
+    let (dir, aside) = (scene.state().join("agents/b/sessions"), scene.top.path().join("aside"));
+    let (from, path) = (dir.clone(), dir.join(late));
+    let came = AtomicBool::new(false);
+    // So that no directory is too young to prove anything: the one above is not to be visited again.
+    std::thread::sleep(Duration::from_millis(50));
+    let gate = at_source(move |step| {
+        let is_taken = matches!(step.verb, Verb::Stat | Verb::OpenDir) && step.name.ends_with(late.as_bytes());
+        if step.verb == Verb::Link && step.dir == b"agents/b/sessions" && !came.swap(true, Ordering::SeqCst) {
+            make(&path);
+        } else if is_taken && path.exists() {
+            fs::rename(&from, &aside)?;
+            let _is_a_directory = fs::remove_file(aside.join(late));
+        }
+        Ok(())
+    });
+    let (report, archive) = scene.play(scene.backup().settle(Duration::ZERO).gate(gate));
+    assert_eq!(report.consistent, Some(Consistency::Window));
+    (dir, report, archive)
+}
+
+/// Only the directory itself was asked for it, which was not there any more: it was told as lost, though the directory above
+/// proves that both have left.
+#[test]
+fn what_leaves_with_its_directory_in_the_last_round_has_departed() {
+    let file = ("9.jsonl", left_with_its_directory("9.jsonl", |path| write_cold(path, "{}\n")));
+    let directory = ("sub", left_with_its_directory("sub", |path| fs::create_dir(path).expect("makes")));
+    for (late, (dir, report, archive)) in [file, directory] {
+        assert_eq!((report.exit_code(), paths(&report.losses)), (0, vec![]), "{:?}", report.losses);
+        assert_eq!(paths(&report.departed), [dir.join(late)]);
+        assert!(archive.contents(&dir.join("1.jsonl")).is_some(), "what is held stays");
+    }
+}
+
 /// Waits for what another thread does.
 fn wait_for(what: &AtomicBool) {
     let begun = Instant::now();
@@ -193,6 +252,11 @@ fn opens(step: &Step<'_>) -> bool {
     step.verb == Verb::OpenDir && step.name.ends_with(b"agents/b/sessions")
 }
 
+/// A step by which a visit holds the listing of the directory against what is held.
+fn compares(step: &Step<'_>) -> bool {
+    step.verb == Verb::Stat && step.dir == b"agents/b/sessions" && step.name == b"hot.jsonl"
+}
+
 /// Plays, in the second round, that a directory is found to have left by the visit of its parent, while a visit of its own
 /// waits at a step, which gets this answer; comes back in the third round if it shall.
 fn a_visit_of_a_directory_that_has_left(
@@ -202,6 +266,8 @@ fn a_visit_of_a_directory_that_has_left(
 ) -> (PathBuf, Report, Archive) {
     let scene = Scene::new();
     let (dir, aside) = (scene.state().join("agents/b/sessions"), scene.top.path().join("aside"));
+    write(&dir.join("hot.jsonl"), "{}\n");
+    write_cold(&dir.join("sub/x.jsonl"), "{}\n");
     let course = Arc::new(Course::default());
     let (at, victim, to) = (Arc::clone(&course), dir.clone(), aside.clone());
     let parent = scene.state().join("agents/b");
@@ -272,4 +338,18 @@ fn a_directory_that_is_gone_when_it_has_left_and_comes_back_has_no_departed_name
     let (dir, report, archive) = a_visit_of_a_directory_that_has_left(opens, None, true);
     assert!(report.exit_code() == 0 && archive.contents(&dir.join("0.jsonl")).is_some());
     assert_eq!(paths(&report.departed), [] as [PathBuf; 0]);
+}
+
+/// The directories in it stayed without a name, and theirs met no fate, though no archive entry had them; in a window they were
+/// told as hollow.
+#[test]
+fn a_directory_that_leaves_while_it_is_visited_has_departed_with_all_that_is_below_it() {
+    let (dir, report, archive) = a_visit_of_a_directory_that_has_left(compares, None, false);
+    assert_eq!((report.exit_code(), paths(&report.losses)), (0, vec![]), "{:?}", report.losses);
+    assert!(instant(&report), "{:?}", report.restless);
+    for name in ["", "hot.jsonl", "1.jsonl", "sub", "sub/x.jsonl"] {
+        let path = if name.is_empty() { dir.clone() } else { dir.join(name) };
+        assert!(paths(&report.departed).contains(&path), "{name}: {:?}", report.departed);
+        assert!(!archive.payload.contains_key(&path));
+    }
 }

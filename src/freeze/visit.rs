@@ -232,6 +232,9 @@ impl Freezer<'_> {
         let place = opened.place.clone();
         for entry in &compared.discarded {
             give_up(&place, entry);
+            if let Held::Directory(child) = entry.held {
+                self.depart(child);
+            }
         }
         self.put_back(id, &opened, &listing, compared.kept, compared.wanted.len(), compared.notes);
         // What was listed is not needed while it is captured, and takes room.
@@ -262,20 +265,23 @@ impl Freezer<'_> {
         };
         let mut nodes = self.nodes();
         let node = &mut nodes[id as usize];
-        if node.state == State::Gone {
-            // Its parent was listed meanwhile, and it was not there: what was found in it has left with it.
-            node.notes.extend(kept.into_iter().map(|entry| (entry.name, Fate::Departed)));
-            return;
+        let has_left = node.state == State::Gone;
+        if !has_left {
+            node.state = state;
         }
         let staging = opened.place.staging.as_deref();
         node.stat = Some(staging.map_or(opened.stat, |staging| staging.without_it(opened.stat)));
         node.xattrs.clone_from(&opened.xattrs);
         node.place = opened.place.clone();
-        node.state = state;
         node.entries = kept;
         node.entries.reserve_exact(wanted);
-        node.notes = notes;
+        node.notes.extend(notes);
         drop(nodes);
+        if has_left {
+            // Its parent was listed meanwhile, and it was not there: what was found in it has left with it.
+            self.depart(id);
+            return;
+        }
         self.listed().push(id);
     }
 
@@ -290,13 +296,13 @@ impl Freezer<'_> {
         let visit = Visit { id, root, opened, listing };
         for (at, listed) in listing.names.iter().enumerate() {
             while let Some(gone) = old.next_if(|entry| entry.name < listed.name) {
-                self.missing(&mut compared, gone, listing.trouble.is_some());
+                Self::missing(&mut compared, gone, listing.trouble.is_some());
             }
             let before = old.next_if(|entry| entry.name == listed.name);
             compared.notes.remove(&listed.name);
             self.compare_name(&mut compared, visit, at, before)?;
         }
-        old.for_each(|gone| self.missing(&mut compared, gone, listing.trouble.is_some()));
+        old.for_each(|gone| Self::missing(&mut compared, gone, listing.trouble.is_some()));
         for name in unresolved {
             let listed = listing.names.binary_search_by(|listed| listed.name.cmp(&name)).is_ok();
             match &listing.trouble {
@@ -319,13 +325,10 @@ impl Freezer<'_> {
     }
 
     /// A name that was held and is not in the listing. An incomplete listing proves no departure.
-    fn missing(&self, compared: &mut Compared, entry: Entry, incomplete: bool) {
+    fn missing(compared: &mut Compared, entry: Entry, incomplete: bool) {
         if incomplete {
             compared.kept.push(entry);
             return;
-        }
-        if let Held::Directory(child) = entry.held {
-            self.depart(child);
         }
         compared.notes.insert(entry.name.clone(), Fate::Departed);
         compared.discarded.push(entry);
@@ -363,13 +366,8 @@ impl Freezer<'_> {
                 }
                 compared.kept.push(entry);
             }
-            other => {
-                if let Some(replaced) = other {
-                    if let Held::Directory(child) = replaced.held {
-                        self.depart(child);
-                    }
-                    compared.discarded.push(replaced);
-                }
+            replaced => {
+                compared.discarded.extend(replaced);
                 self.want(compared, visit, at, class, kind);
             }
         }
