@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clawsnap::event::{Event, Observer};
@@ -351,5 +351,60 @@ fn a_directory_that_leaves_while_it_is_visited_has_departed_with_all_that_is_bel
         let path = if name.is_empty() { dir.clone() } else { dir.join(name) };
         assert!(paths(&report.departed).contains(&path), "{name}: {:?}", report.departed);
         assert!(!archive.payload.contains_key(&path));
+    }
+}
+
+/// Waits for what another thread may do, for half a second.
+fn give_time_to(what: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !what() && begun.elapsed() < Duration::from_millis(500) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A directory that was away in the round before was visited for itself, and again for the directory above: of two visits at
+/// a time each captured what was new, which was held twice then, and told as departed where one of both was let go.
+#[test]
+fn a_directory_that_is_to_be_visited_for_two_reasons_is_visited_once() {
+    let scene = Scene::new();
+    let (dir, aside) = (scene.state().join("agents/b/sessions"), scene.top.path().join("aside"));
+    // Which is not there for the check while the directory is away, so that both are to be visited.
+    write_cold(&dir.join("sub/x.jsonl"), "{}\n");
+    let (new, parent) = (dir.join("9.jsonl"), scene.state().join("agents/b"));
+    let round = Arc::new(AtomicU32::new(0));
+    let (above, visits, captures) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    let (at, late, from, to) = (Arc::clone(&round), new.clone(), dir.clone(), aside.clone());
+    let gate = at_source(move |step| {
+        let is_here = step.dir == b"agents/b/sessions";
+        match (at.load(Ordering::SeqCst), step.verb) {
+            (0, Verb::Link) if is_here && !late.exists() => write_cold(&late, "{}\n"),
+            (1, Verb::OpenDir) if opens(step) && from.exists() => fs::rename(&from, &to)?,
+            // The first visit goes on when the second, if there is one, has come to what is new.
+            (2, Verb::List) if is_here && visits.fetch_add(1, Ordering::SeqCst) == 0 => {
+                wait_for(&above);
+                give_time_to(|| captures.load(Ordering::SeqCst) > 0);
+            }
+            // The directory above was held against its listing.
+            (2, Verb::Stat) if step.name == b"two.json" => above.store(true, Ordering::SeqCst),
+            (2, Verb::Stat) if is_here && step.name == b"9.jsonl" => {
+                captures.fetch_add(1, Ordering::SeqCst);
+                give_time_to(|| captures.load(Ordering::SeqCst) > 1);
+            }
+            _ => {}
+        }
+        Ok(())
+    });
+    let back = dir.clone();
+    let observer = Settling(move |count| {
+        if count == 2 {
+            fs::rename(&aside, &back).expect("comes back");
+            write_cold(&parent.join("two.json"), "{}");
+        }
+        round.store(count, Ordering::SeqCst);
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate).observer(observer));
+    assert_eq!((report.exit_code(), paths(&report.departed)), (0, vec![]), "{report:#?}");
+    for name in ["0.jsonl", "1.jsonl", "2.jsonl", "9.jsonl", "sub/x.jsonl"] {
+        assert!(archive.contents(&dir.join(name)).is_some(), "{name}");
     }
 }

@@ -135,7 +135,7 @@ impl Freezer<'_> {
         let tasks = visits.into_iter().map(Task::Visit).collect();
         Queue::run(self.workers, tasks, |task, worker, queue| self.work(task, worker, queue))?;
         let mut nodes = self.nodes();
-        for id in self.listed().drain(..) {
+        for id in std::mem::take(&mut *self.visited()) {
             sort_by_name(&mut nodes[id as usize].entries, |entry| &entry.name);
         }
         Ok(())

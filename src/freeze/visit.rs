@@ -115,7 +115,9 @@ impl Freezer<'_> {
         let (root, path) = {
             let nodes = self.nodes();
             let node = &nodes[id as usize];
-            if node.state == State::Gone {
+            // Two visits at a time would capture the same names. It can be asked for twice: because of itself, and by the
+            // visit of its parent.
+            if node.state == State::Gone || !self.visited().insert(id) {
                 return Ok(());
             }
             (node.root, node.path.clone())
@@ -183,6 +185,8 @@ impl Freezer<'_> {
                 node.state = State::Pending;
                 let parent = node.parent;
                 drop(nodes);
+                // It can be there again by the time that its parent is listed.
+                self.visited().remove(&id);
                 self.suspects().extend(parent);
             }
             _ => {
@@ -280,9 +284,7 @@ impl Freezer<'_> {
         if has_left {
             // Its parent was listed meanwhile, and it was not there: what was found in it has left with it.
             self.depart(id);
-            return;
         }
-        self.listed().push(id);
     }
 
     /// Holds a listing against what was held before: what is unmoved stays, what is new or replaced is wanted, what
