@@ -24,8 +24,14 @@ const FILES: [(&str, &str); 5] =
     [("a", "first\n"), ("d/b", "ill\n"), ("d/c", "beside\n"), ("e/f/g", "deep\n"), ("z", "last\n")];
 
 /// The calls that can fail, and about what.
-const CALLS: [(Call, &str); 5] =
-    [(Call::GetAttr, "d/b"), (Call::Open, "d/b"), (Call::Read, "d/b"), (Call::OpenDir, "d"), (Call::ReadDir, "d")];
+const CALLS: [(Call, &str); 6] = [
+    (Call::GetAttr, "d/b"),
+    (Call::Open, "d/b"),
+    (Call::Read, "d/b"),
+    (Call::OpenDir, "d"),
+    (Call::ReadDir, "d"),
+    (Call::ReadDirOn, "d"),
+];
 
 /// A filesystem of its own, and a directory for archives.
 struct Scene {
@@ -160,6 +166,20 @@ fn what_an_ill_filesystem_refuses_is_lost_by_name_and_the_rest_is_whole() {
         trials += 1;
     }
     proven(&[Promise::Whole, Promise::Fate], trials, "fuse, errors");
+}
+
+/// What a directory told before it was gone for good, by its own words, is not known to have left: it is lost, each by name.
+#[test]
+fn what_a_directory_told_before_it_went_stale_is_lost_by_name() {
+    let Some(scene) = Scene::new() else { return };
+    scene.source.fall_ill(Call::ReadDirOn, "d", Answer::Errno(Errno::ESTALE));
+    let ran = scene.create("2s", &[]).ends_within(Duration::from_secs(60)).expect("ends");
+    scene.source.get_well();
+    let fate = |path: &str| {
+        let is_it = |loss: &&Value| loss["path"] == scene.source.path().join(path).to_str().expect("is UTF-8");
+        ran.report["losses"].as_array()?.iter().find(is_it)?["fate"].as_str()
+    };
+    assert_eq!(["d", "d/b", "d/c"].map(fate), [Some("hollow"), Some("lost"), Some("lost")], "{}", ran.report);
 }
 
 /// A name that goes and comes back while a directory is read can be read twice (seen on XFS, in directories that take

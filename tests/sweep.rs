@@ -3,18 +3,26 @@
 
 mod proof;
 mod stage;
+mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use clawsnap::gate::{Gate, Step, Verb};
+use clawsnap::plan::{Environment, Request};
+use clawsnap::sweep::Standing;
 use nix::sys::signal::Signal;
 use proof::{Promise, proven};
 use serde_json::Value;
 use stage::{Stage, finished, json, send, text, wait_until};
+use support::{Backup, Script};
 
 const STAGING: &str = ".clawsnap-20260101T000000Z-00000001";
 const DRAFT: &str = ".clawsnap-20260101T000000Z-00000002.partial";
@@ -279,4 +287,36 @@ fn a_run_that_is_killed_at_any_point_is_no_hindrance_to_the_next() {
     assert!(left > 0, "no kill left anything: nothing was tried");
     proven(&[Promise::Untouched], kills(), "killed at random");
     proven(&[Promise::Name], published, "killed at random");
+}
+
+/// Answers as NFS and many a FUSE do, where what is unlinked while it is open stays in its directory under a hidden name: a
+/// staging directory cannot be removed while we have an unlinked file in it open.
+fn hiding(top: &Path) -> impl Gate + use<> {
+    const ENOTEMPTY: i32 = 39;
+    let top = top.to_owned();
+    let is_unlinked = move |path: PathBuf| path.starts_with(&top) && path.ends_with("lock (deleted)");
+    Script::new(move |_, step: &Step<'_>| {
+        let is_leaving = step.verb == Verb::RemoveDir && step.name.starts_with(b".clawsnap-");
+        let mut open = fs::read_dir("/proc/self/fd")?.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        if is_leaving && open.any(&is_unlinked) { Err(io::Error::from_raw_os_error(ENOTEMPTY)) } else { Ok(()) }
+    })
+}
+
+/// The lock of a staging directory was open while that was removed. Where that keeps a hidden name in it, each run left its
+/// own behind, no sweep removed it, and `guard` started no command.
+#[test]
+fn nothing_is_left_where_an_open_file_keeps_a_hidden_name() {
+    let stage = Stage::new();
+    let source = stage.path("source");
+    let report = Backup::of(&source).gate(hiding(stage.top())).to(&stage.path("out/a.tar"));
+    assert_eq!((report.exit_code(), report.leftovers.len()), (0, 0), "{:?}", report.leftovers);
+    stage.write(&format!("{STAGING}/lock"), b"");
+    stage.write(&format!("{STAGING}/0/0"), b"copy");
+    let environment = Environment { home: None, cwd: "/".into(), variables: BTreeMap::new() };
+    let request = Request { sources: vec![source], ..Request::new(environment) };
+    let gate: Arc<dyn Gate> = Arc::new(hiding(stage.top()));
+    let swept = clawsnap::sweep::sweep(&request, &[], false, &gate);
+    let standings: Vec<Standing> = swept.leftovers.iter().map(|found| found.standing).collect();
+    assert_eq!((swept.exit_code(), &standings[..]), (0, &[Standing::Removed][..]), "{swept:?}");
+    assert_eq!(stage.leftovers(), [] as [PathBuf; 0]);
 }

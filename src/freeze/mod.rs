@@ -166,8 +166,8 @@ pub(crate) struct Freezer<'a> {
     observer: &'a dyn Observer,
     nodes: Mutex<Vec<Node>>,
     suspects: Mutex<BTreeSet<NodeId>>,
-    /// What was listed in this round: what it holds is to be sorted at the round's end.
-    listed: Mutex<Vec<NodeId>>,
+    /// What is visited in this round, or was: each once, and what it holds is to be sorted at the round's end.
+    visited: Mutex<BTreeSet<NodeId>>,
     files: AtomicU64,
     directories: AtomicU64,
     workers: usize,
@@ -184,8 +184,8 @@ impl Freezer<'_> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listed(&self) -> MutexGuard<'_, Vec<NodeId>> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn visited(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.visited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add_node(&self, node: Node) -> NodeId {
@@ -301,7 +301,7 @@ pub(crate) fn freeze(
         observer,
         nodes: Mutex::default(),
         suspects: Mutex::default(),
-        listed: Mutex::default(),
+        visited: Mutex::default(),
         files: AtomicU64::new(0),
         directories: AtomicU64::new(0),
         workers,

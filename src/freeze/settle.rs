@@ -11,7 +11,7 @@
 //! pinned right before everything is checked: see [`database`](super::database). And a stamp that was younger than one tick of the
 //! filesystem's clock when the directory was listed proves nothing: it is listed again a tick later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -135,7 +135,7 @@ impl Freezer<'_> {
         let tasks = visits.into_iter().map(Task::Visit).collect();
         Queue::run(self.workers, tasks, |task, worker, queue| self.work(task, worker, queue))?;
         let mut nodes = self.nodes();
-        for id in self.listed().drain(..) {
+        for id in std::mem::take(&mut *self.visited()) {
             sort_by_name(&mut nodes[id as usize].entries, |entry| &entry.name);
         }
         Ok(())
@@ -222,11 +222,12 @@ impl Freezer<'_> {
     /// The time is over: names that were listed and then not there still need a fate, and only a listing proves a
     /// departure.
     fn resolve(&self) -> io::Result<()> {
+        let mut left = BTreeMap::new();
         for id in self.nodes_that(|node| node.state == State::Pending) {
-            self.resolve_directory(id)?;
+            self.resolve_directory(id, &mut left)?;
         }
         for id in self.nodes_that(|node| !node.unresolved.is_empty()) {
-            self.resolve_names(id)?;
+            self.resolve_names(id, &mut left)?;
         }
         Ok(())
     }
@@ -238,7 +239,7 @@ impl Freezer<'_> {
     }
 
     /// A directory that was not there when it was to be listed, to the last.
-    fn resolve_directory(&self, id: NodeId) -> io::Result<()> {
+    fn resolve_directory(&self, id: NodeId, left: &mut BTreeMap<NodeId, bool>) -> io::Result<()> {
         let (root, path, parent) = {
             let nodes = self.nodes();
             let node = &nodes[id as usize];
@@ -247,16 +248,34 @@ impl Freezer<'_> {
             (node.root, node.path.clone(), node.parent)
         };
         let (above, name) = split(path.as_bytes());
-        let why = match (self.list_again(root, above)?, parent) {
-            (Some((listing, _)), Some(parent)) if !listing.has(name) => {
-                self.leave(parent, id, name);
-                return Ok(());
+        match parent {
+            Some(parent) if self.has_left(id, left)? => self.leave(parent, id, name),
+            _ => {
+                let above = gate::tolerate(self.open_dir(root, above))?;
+                self.hollow(id, above.map_or_else(|| Ok(TOO_FAST.into()), |dir| why_unheld(&dir, name))?);
             }
-            (Some((_, dir)), _) => why_unheld(&dir, name)?,
-            (None, _) => TOO_FAST.into(),
-        };
-        self.hollow(id, why);
+        }
         Ok(())
+    }
+
+    /// Whether a listing proves that a directory has left, be it with one that it is in: that of the nearest one above it
+    /// that can be listed. What is known of other directories is in `left`.
+    fn has_left(&self, id: NodeId, left: &mut BTreeMap<NodeId, bool>) -> io::Result<bool> {
+        if let Some(known) = left.get(&id) {
+            return Ok(*known);
+        }
+        let (root, path, parent) = {
+            let node = &self.nodes()[id as usize];
+            (node.root, node.path.clone(), node.parent)
+        };
+        let Some(parent) = parent else { return Ok(false) };
+        let (above, name) = split(path.as_bytes());
+        let has_left = match self.list_again(root, above)? {
+            Some((listing, _)) => !listing.has(name),
+            None => self.has_left(parent, left)?,
+        };
+        left.insert(id, has_left);
+        Ok(has_left)
     }
 
     fn leave(&self, parent: NodeId, id: NodeId, name: &[u8]) {
@@ -267,7 +286,7 @@ impl Freezer<'_> {
         parent.notes.insert(name.into(), Fate::Departed);
     }
 
-    fn resolve_names(&self, id: NodeId) -> io::Result<()> {
+    fn resolve_names(&self, id: NodeId, left: &mut BTreeMap<NodeId, bool>) -> io::Result<()> {
         let (root, path, unresolved) = {
             let mut nodes = self.nodes();
             let node = &mut nodes[id as usize];
@@ -278,6 +297,7 @@ impl Freezer<'_> {
             let fate = match &listed {
                 Some((listing, _)) if !listing.has(&name) => Fate::Departed,
                 Some((_, dir)) => Fate::Lost(why_unheld(dir, &name)?),
+                None if self.has_left(id, left)? => Fate::Departed,
                 None => Fate::Lost(TOO_FAST.into()),
             };
             self.nodes()[id as usize].notes.insert(name, fate);
@@ -299,7 +319,10 @@ const TOO_FAST: &str = "came and went, or changed hands, too fast to be held";
 /// Why a name could not be held, though it is there: a filesystem may say of a file that it is stale, time and again.
 fn why_unheld(dir: &Dir, name: &[u8]) -> io::Result<Box<str>> {
     let look = || match dir.stat(name).by(Verb::Stat)?.kind {
-        Kind::Directory => dir.open_dir(name).by(Verb::OpenDir).map(drop),
+        Kind::Directory => {
+            let found = dir.open_dir(name).by(Verb::OpenDir)?;
+            found.list().and_then(Listing::whole).by(Verb::List).map(drop)
+        }
         Kind::File => dir.open_file(name).by(Verb::Open)?.read_at(&mut [0], 0).by(Verb::Read).map(drop),
         _ => Ok(()),
     };

@@ -97,7 +97,7 @@ pub(crate) struct Staging {
     tick: Duration,
     released: AtomicBool,
     /// Locked as long as it is open: it tells other runs that this one lives.
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 /// The directory that a staging directory was made in, and that.
@@ -128,10 +128,10 @@ impl Host {
     /// Removes the staging directory. If nothing else happened in its host, that shall not look as if it had: the time
     /// of its last modification is set back, where that is allowed. Whether anything did is asked as late as can be, when
     /// there is but one name to remove: what happens there after that is not seen.
-    fn vacate(&self) -> io::Result<()> {
+    fn vacate(&self, lock: Option<File>) -> io::Result<()> {
         let dir = self.own.parent.unstoppable();
         let mut is_alone = false;
-        self.own.remove(|| is_alone = dir.stat_self().is_ok_and(|now| now.mtime == self.made.mtime))?;
+        self.own.remove(lock, || is_alone = dir.stat_self().is_ok_and(|now| now.mtime == self.made.mtime))?;
         if is_alone {
             let _kept: io::Result<()> = dir.set_mtime(self.before.mtime);
         }
@@ -167,7 +167,7 @@ impl Staging {
         match Self::furnish(&host, workers) {
             Ok(furniture) => Ok(Arc::new(furniture(host))),
             Err(error) => {
-                let _left: io::Result<()> = host.vacate();
+                let _left: io::Result<()> = host.vacate(None);
                 Err(error)
             }
         }
@@ -200,7 +200,7 @@ impl Staging {
             clones: AtomicU8::new(CLONES_UNKNOWN),
             tick,
             released: AtomicBool::new(false),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -299,7 +299,8 @@ impl Staging {
     /// # Errors
     /// Those of the kernel, after a second attempt; the next run will try again.
     pub(crate) fn release(&self) -> io::Result<()> {
-        self.host.vacate().inspect(|()| self.released.store(true, Ordering::Relaxed))
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.host.vacate(lock).inspect(|()| self.released.store(true, Ordering::Relaxed))
     }
 
     /// How a directory looked before this one was made in it, if it was made there and nothing else happened since.
@@ -332,7 +333,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.released.load(Ordering::Relaxed) {
             // Nobody is left to tell; the next run sweeps what stays.
-            let _left: io::Result<()> = self.host.vacate();
+            let _left: io::Result<()> = self.release();
         }
     }
 }

@@ -4,6 +4,7 @@
 //! is left under it, another can have removed that, and work under that name itself. What is emptied is what was looked at,
 //! whatever has the name by then.
 
+use std::fs::File;
 use std::io;
 
 use super::staging::LOCK;
@@ -31,7 +32,7 @@ fn look_at(parent: &Dir, name: &[u8], clear: bool) -> io::Result<Standing> {
         return Ok(Standing::Foreign);
     }
     let found = Named::open(parent, name)?;
-    let _lock = match found.dir.open_own(LOCK) {
+    let lock = match found.dir.open_own(LOCK) {
         Ok(file) if found.dir.lock(&file)? => file,
         Ok(_) => return Ok(Standing::Busy),
         Err(error) if sys::errno(&error) == Some(Errno::NOENT) => return unlocked(&found, clear),
@@ -41,7 +42,7 @@ fn look_at(parent: &Dir, name: &[u8], clear: bool) -> io::Result<Standing> {
         // It was removed while we came to its lock, which nobody held any more, and another run has the name.
         false => Ok(Standing::Busy),
         true if !clear => Ok(Standing::Removable),
-        true => found.remove(|| ()).map(|()| Standing::Removed),
+        true => found.remove(Some(lock), || ()).map(|()| Standing::Removed),
     }
 }
 
@@ -88,12 +89,19 @@ impl Named {
     /// Removes it with what is in it, never through a symbolic link. A second attempt is made where the first one fails: no
     /// link of ours shall stay behind for a passing fault. `leaving` is called right before its name goes.
     ///
+    /// Its `lock`, if we hold it, is closed as soon as it has no name: NFS, and many a FUSE, keep what is unlinked while it
+    /// is open under a hidden name, and a directory with such a name cannot be removed. It is empty by then, so that another
+    /// run may remove it as well.
+    ///
     /// # Errors
     /// Those of the kernel. That it is gone is believed when it is looked for and not found.
-    pub(super) fn remove(&self, mut leaving: impl FnMut()) -> io::Result<()> {
+    pub(super) fn remove(&self, mut lock: Option<File>, mut leaving: impl FnMut()) -> io::Result<()> {
         let mut last = Ok(());
         for _ in 0..2 {
-            last = empty(&self.dir.unstoppable()).and_then(|()| self.leave(&mut leaving)).map(drop);
+            last = empty(&self.dir.unstoppable()).and_then(|()| {
+                drop(lock.take());
+                self.leave(&mut leaving).map(drop)
+            });
             if matches!(sys::if_there(self.has_its_name()), Ok(None | Some(false))) {
                 return Ok(());
             }

@@ -10,7 +10,7 @@ use super::Freezer;
 use super::capture::{By, Capturer, Outcome, Refusal, sidecar_of};
 use super::place::Place;
 use super::queue::Queue;
-use super::refusal::Meaning;
+use super::refusal::{Meaning, meaning};
 use super::tree::{Entry, Held, Marks, Node, NodeId, State};
 use crate::entry::{Kind, Stamp, Stat, Timestamp, Xattrs};
 use crate::event::Event;
@@ -115,12 +115,14 @@ impl Freezer<'_> {
         let (root, path) = {
             let nodes = self.nodes();
             let node = &nodes[id as usize];
-            if node.state == State::Gone {
+            // Two visits at a time would capture the same names. It can be asked for twice: because of itself, and by the
+            // visit of its parent.
+            if node.state == State::Gone || !self.visited().insert(id) {
                 return Ok(());
             }
             (node.root, node.path.clone())
         };
-        match self.open(root, &path).and_then(|opened| Ok((self.list(root, &opened.dir)?, opened))) {
+        match self.open(root, &path).and_then(|opened| Ok((self.list(id, root, &opened.dir)?, opened))) {
             Ok((listing, opened)) => self.take_in(id, root, opened, listing, worker, queue),
             Err(refusal) => self.closed(id, refusal),
         }
@@ -141,13 +143,33 @@ impl Freezer<'_> {
         self.bases[usize::from(root)].dir()?.open_dir(path)
     }
 
-    fn list(&self, root: u16, dir: &Dir) -> Result<Listing, Refusal> {
+    /// Lists a directory. One that left after it was opened is refused as if it had left before.
+    fn list(&self, id: NodeId, root: u16, dir: &Dir) -> Result<Listing, Refusal> {
         let base = &self.bases[usize::from(root)];
         let mut listing = dir.list().by(Verb::List)?;
         if let Some(only) = &base.only {
             listing.names.retain(|listed| *listed.name == **only);
         }
-        Ok(listing)
+        match listing.trouble.take_if(|error| meaning(Verb::List, error) == Meaning::Vanished) {
+            None => Ok(listing),
+            Some(error) => {
+                self.told(id, listing.names);
+                Err(error).by(Verb::List)
+            }
+        }
+    }
+
+    /// What a directory told before it left needs a fate: the next listing decides.
+    fn told(&self, id: NodeId, names: Vec<Listed>) {
+        let mut nodes = self.nodes();
+        let node = &mut nodes[id as usize];
+        let names = names.into_iter().map(|listed| listed.name);
+        if node.state == State::Gone {
+            node.notes.extend(names.map(|name| (name, Fate::Departed)));
+            return;
+        }
+        let is_held = |name: &Leaf| node.entries.binary_search_by(|entry| entry.name.cmp(name)).is_ok();
+        node.unresolved.extend(names.filter(|name| !is_held(name)));
     }
 
     /// A directory that could not be opened or listed: its parent is asked again, or it stays hollow.
@@ -163,6 +185,8 @@ impl Freezer<'_> {
                 node.state = State::Pending;
                 let parent = node.parent;
                 drop(nodes);
+                // It can be there again by the time that its parent is listed.
+                self.visited().remove(&id);
                 self.suspects().extend(parent);
             }
             _ => {
@@ -212,6 +236,9 @@ impl Freezer<'_> {
         let place = opened.place.clone();
         for entry in &compared.discarded {
             give_up(&place, entry);
+            if let Held::Directory(child) = entry.held {
+                self.depart(child);
+            }
         }
         self.put_back(id, &opened, &listing, compared.kept, compared.wanted.len(), compared.notes);
         // What was listed is not needed while it is captured, and takes room.
@@ -242,21 +269,22 @@ impl Freezer<'_> {
         };
         let mut nodes = self.nodes();
         let node = &mut nodes[id as usize];
-        if node.state == State::Gone {
-            // Its parent was listed meanwhile, and it was not there: what was found in it has left with it.
-            node.notes.extend(kept.into_iter().map(|entry| (entry.name, Fate::Departed)));
-            return;
+        let has_left = node.state == State::Gone;
+        if !has_left {
+            node.state = state;
         }
         let staging = opened.place.staging.as_deref();
         node.stat = Some(staging.map_or(opened.stat, |staging| staging.without_it(opened.stat)));
         node.xattrs.clone_from(&opened.xattrs);
         node.place = opened.place.clone();
-        node.state = state;
         node.entries = kept;
         node.entries.reserve_exact(wanted);
-        node.notes = notes;
+        node.notes.extend(notes);
         drop(nodes);
-        self.listed().push(id);
+        if has_left {
+            // Its parent was listed meanwhile, and it was not there: what was found in it has left with it.
+            self.depart(id);
+        }
     }
 
     /// Holds a listing against what was held before: what is unmoved stays, what is new or replaced is wanted, what
@@ -270,13 +298,13 @@ impl Freezer<'_> {
         let visit = Visit { id, root, opened, listing };
         for (at, listed) in listing.names.iter().enumerate() {
             while let Some(gone) = old.next_if(|entry| entry.name < listed.name) {
-                self.missing(&mut compared, gone, listing.trouble.is_some());
+                Self::missing(&mut compared, gone, listing.trouble.is_some());
             }
             let before = old.next_if(|entry| entry.name == listed.name);
             compared.notes.remove(&listed.name);
             self.compare_name(&mut compared, visit, at, before)?;
         }
-        old.for_each(|gone| self.missing(&mut compared, gone, listing.trouble.is_some()));
+        old.for_each(|gone| Self::missing(&mut compared, gone, listing.trouble.is_some()));
         for name in unresolved {
             let listed = listing.names.binary_search_by(|listed| listed.name.cmp(&name)).is_ok();
             match &listing.trouble {
@@ -299,13 +327,10 @@ impl Freezer<'_> {
     }
 
     /// A name that was held and is not in the listing. An incomplete listing proves no departure.
-    fn missing(&self, compared: &mut Compared, entry: Entry, incomplete: bool) {
+    fn missing(compared: &mut Compared, entry: Entry, incomplete: bool) {
         if incomplete {
             compared.kept.push(entry);
             return;
-        }
-        if let Held::Directory(child) = entry.held {
-            self.depart(child);
         }
         compared.notes.insert(entry.name.clone(), Fate::Departed);
         compared.discarded.push(entry);
@@ -343,13 +368,8 @@ impl Freezer<'_> {
                 }
                 compared.kept.push(entry);
             }
-            other => {
-                if let Some(replaced) = other {
-                    if let Held::Directory(child) = replaced.held {
-                        self.depart(child);
-                    }
-                    compared.discarded.push(replaced);
-                }
+            replaced => {
+                compared.discarded.extend(replaced);
                 self.want(compared, visit, at, class, kind);
             }
         }

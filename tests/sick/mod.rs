@@ -27,7 +27,10 @@ pub enum Call {
     /// From anywhere else.
     ReadOn,
     OpenDir,
+    /// From the start of the directory.
     ReadDir,
+    /// From anywhere else: some names are told by then.
+    ReadDirOn,
     /// In a directory.
     MakeDir,
 }
@@ -242,7 +245,8 @@ impl Filesystem for Served {
         let is_twice =
             |ill: &(_, _, Answer)| (ill.0, ill.1) == (Call::ReadDir, inode) && matches!(ill.2, Answer::Twice);
         let times = 1 + usize::from(self.0.state().illness.as_ref().is_some_and(is_twice));
-        self.treat(Call::ReadDir, inode, reply, ReplyDirectory::error, move |tree, mut reply| {
+        let call = if offset == 0 { Call::ReadDir } else { Call::ReadDirOn };
+        self.treat(call, inode, reply, ReplyDirectory::error, move |tree, mut reply| {
             let children = std::iter::repeat_n((), times).flat_map(|()| tree.children(inode)).enumerate();
             for (index, (child, node)) in children.skip(usize::try_from(offset).expect("is small")) {
                 let name = node.path.file_name().expect("has a name");
