@@ -61,7 +61,7 @@ impl Hidden {
             let unable = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM, Errno::MLINK, Errno::ACCESS];
             !outcome.as_ref().is_err_and(|error| sys::errno(error).is_some_and(|errno| unable.contains(&errno)))
         };
-        let renamed = dir.rename_noreplace(&self.name, name);
+        let renamed = dir.move_to(&self.name, dir, name);
         if able(&renamed) {
             return renamed;
         }
