@@ -1,10 +1,11 @@
 //! The power is cut at any write to the disk that holds source and archives: what has the name of an archive is whole, what
 //! a run had published before it returned is there, and the next run leaves the source as it was.
 //!
-//! Needs root, FUSE, a loop device and ext4. `CLAWSNAP_CUTS=2000` cuts more often.
+//! Needs root, FUSE, loop devices, ext4 and btrfs. `CLAWSNAP_CUTS=2000` cuts more often.
 #![cfg(feature = "cli")]
 
 mod disk;
+mod mounts;
 mod proof;
 #[allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 #[path = "churn/rng.rs"]
@@ -15,16 +16,19 @@ mod tool;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clawsnap::gate::Realm;
 use disk::{Deed, Disk, Mounted, SECTOR, formatted};
+use mounts::{made, mount};
 use proof::{Promise, proven, skipped};
 use rng::Rng;
 use stage::{Stage, text};
-use support::leftovers;
 use support::patient::verdict;
+use support::{Backup, Script, leftovers, write_cold};
 use tool::has;
 
 /// How often the power is cut.
@@ -236,4 +240,35 @@ fn what_has_the_name_of_an_archive_after_a_power_cut_is_whole() {
     assert!(careless > 0, "no cut hurt even a careless copy: nothing was tried");
     proven(&[Promise::Name], trials as u64, "power cut");
     proven(&[Promise::Untouched], went_on, "power cut");
+}
+
+/// An fsync on btrfs writes down the names of that one file and what is above them, not what is beside: when the power was cut,
+/// the directory of the run was there without its lock. It counted for somebody else's, and the second name stayed for good.
+#[test]
+fn what_a_power_cut_on_btrfs_leaves_is_removed_by_the_next_run() {
+    let top = tempfile::tempdir().expect("a directory");
+    let cut = top.path().join("cut.img");
+    let cold = Path::new("home/source/cold");
+    let Some((disk, at)) = made(top.path(), "btrfs", 256, &["-q"]) else { return };
+    write_cold(&at.join(cold), "cold\n".repeat(5000));
+    sync(&at);
+    let (image, owned, to) = (top.path().join("btrfs.img"), at.join(cold), cut.clone());
+    let gate = Script::new(move |_, step| {
+        if step.realm == Realm::Output && fs::metadata(&owned)?.nlink() == 2 && !to.exists() {
+            let mut owner = File::options().append(true).open(&owned)?;
+            owner.write_all(b"more\n").and_then(|()| owner.sync_all())?;
+            fs::copy(&image, &to)?;
+        }
+        Ok(())
+    });
+    Backup::of(&at.join("home/source")).gate(gate).to(&top.path().join("a.tar"));
+    assert!(cut.exists(), "it was never held by a link");
+    // Two of the same number cannot be mounted at once.
+    drop(disk);
+    let Some(_disk) = mount(&["-o", "loop", mounts::text(&cut)], &at) else { return };
+    assert_eq!(fs::metadata(at.join(cold)).expect("is there").nlink(), 2, "the cut left nothing to remove");
+    assert_eq!(Backup::of(&at.join("home/source")).to(&top.path().join("next.tar")).exit_code(), 0);
+    assert_eq!(fs::metadata(at.join(cold)).expect("is there").nlink(), 1);
+    assert_eq!(leftovers(&at.join("home")), [] as [PathBuf; 0]);
+    proven(&[Promise::Untouched], 1, "power cut on btrfs");
 }

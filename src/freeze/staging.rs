@@ -183,13 +183,15 @@ impl Staging {
         // How far the clock that stamps here is from ours, at most: on a network filesystem it is another machine's.
         let (stamp, after) = (lock.stat()?.mtime, sys::coarse_now());
         let off = after.since(stamp).max(stamp.since(before));
-        let lock = lock.file().try_clone()?;
-        if !dir.lock(&lock)? {
+        let file = lock.file().try_clone()?;
+        if !dir.lock(&file)? {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 "another run took the staging directory for a leftover",
             ));
         }
+        // Before the first link: without a lock, what a power cut leaves would be somebody else's.
+        gate::tolerate(lock.sync_before_others())?;
         let tick = if stamps_are_fine(&dir)? { Duration::ZERO } else { sys::coarse_tick().saturating_add(off) };
         Ok(move |host| Staging {
             host,
@@ -200,7 +202,7 @@ impl Staging {
             clones: AtomicU8::new(CLONES_UNKNOWN),
             tick,
             released: AtomicBool::new(false),
-            lock: Mutex::new(Some(lock)),
+            lock: Mutex::new(Some(file)),
         })
     }
 

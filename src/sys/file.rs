@@ -163,6 +163,9 @@ impl DiskReader {
     }
 }
 
+/// What btrfs calls itself (`BTRFS_SUPER_MAGIC` in linux/magic.h).
+const BTRFS: kernel::FsWord = 0x9123_683e;
+
 /// A file that we created and write.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -272,6 +275,15 @@ impl Writer {
     pub(crate) fn sync(&self) -> io::Result<()> {
         let _step = self.pass(Verb::Sync)?;
         self.file.sync_all()
+    }
+
+    /// Makes the file and its name durable where another name, made later, could otherwise be durable before it: an fsync on
+    /// btrfs writes down what leads to that one file. A filesystem with a journal keeps the order in which names were made.
+    pub(crate) fn sync_before_others(&self) -> io::Result<()> {
+        match kernel::fstatfs(&self.file)?.f_type {
+            BTRFS => self.sync(),
+            _ => Ok(()),
+        }
     }
 
     /// The open file, for locking.
