@@ -4,6 +4,7 @@
 //! and found equal to its inventory. Until then nothing has that name, and nothing that had it is overwritten. A draft
 //! has no name at all where the filesystem can do that; else a hidden one, `.clawsnap-<UTC>-<8 hex>.partial`.
 
+mod hidden;
 mod read_back;
 
 use std::io::{self, Write};
@@ -14,11 +15,12 @@ use std::sync::Arc;
 use crate::entry::{Kind, Stat};
 use crate::error::{Error, Result};
 use crate::gate::{self, Gate, Realm, Step, Verb};
-use crate::leftover::{Leftover, Standing};
-use crate::naming::{SEEN, is_partial_name, next_archive_name, partial_name};
+use crate::naming::{SEEN, next_archive_name};
 use crate::sys::{self, Dir, Errno, Writer};
+use hidden::Hidden;
 use read_back::Progress;
 
+pub(crate) use hidden::sweep;
 pub(crate) use read_back::ReadBack;
 
 /// How the names begin that archives get in a directory.
@@ -138,19 +140,6 @@ impl Drop for Written {
     }
 }
 
-/// The name of a draft that could not be nameless; removed when dropped.
-struct Hidden {
-    dir: Dir,
-    name: Vec<u8>,
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        // Either it was published, or the next run sweeps what stays.
-        let _gone: io::Result<()> = self.dir.unlink(&self.name);
-    }
-}
-
 impl Draft {
     /// Begins an archive beside its final place, readable by its owner alone.
     ///
@@ -164,7 +153,7 @@ impl Draft {
             Ok(file) if Path::new("/proc/self/fd").exists() => (file, None),
             Err(error) if crate::gate::is_cancelled(&error) => return Err(Error::Cancelled),
             // FAT, SMB, NFS and most FUSE filesystems have no nameless files.
-            _ => create_hidden(&target.dir).map(|(file, hidden)| (file, Some(hidden))).map_err(fail)?,
+            _ => Hidden::create(&target.dir).map(|(file, hidden)| (file, Some(hidden))).map_err(fail)?,
         };
         Ok(Self { target, file, hidden, progress: Written(Arc::default()) })
     }
@@ -211,45 +200,6 @@ impl Sink for Draft {
     /// Beside the archive, which needs room there anyway.
     fn room(&self) -> io::Result<Writer> {
         self.target.dir.create_unnamed()
-    }
-}
-
-fn create_hidden(dir: &Dir) -> io::Result<(Writer, Hidden)> {
-    let name = partial_name(sys::now())?.into_bytes();
-    let file = dir.create(&name)?;
-    let hidden = Hidden { dir: dir.unstoppable(), name };
-    // It tells other runs that this one lives. A filesystem without locks has nobody to tell.
-    let _told = dir.lock(file.file());
-    Ok((file, hidden))
-}
-
-/// What hidden drafts of archives there are in `dir`. Those that dead runs left are removed, if they shall be.
-///
-/// # Errors
-/// Only the cancellation of the run.
-pub(crate) fn sweep(dir: &Dir, remove: bool) -> io::Result<Vec<Leftover>> {
-    let names = match dir.list() {
-        Err(error) if crate::gate::is_cancelled(&error) => return Err(error),
-        other => other.map(|listing| listing.names).unwrap_or_default(),
-    };
-    let drafts = names.iter().filter(|found| is_partial_name(&found.name));
-    let looked = drafts.map(|found| match dir.stat(&found.name) {
-        // A tree in the making: that is the restore's.
-        Ok(stat) if stat.kind == Kind::Directory => Ok(None),
-        stat => Leftover::of(&found.name, stat.and_then(|stat| look_at(dir, &found.name, &stat, remove))),
-    });
-    looked.filter_map(io::Result::transpose).collect()
-}
-
-fn look_at(dir: &Dir, name: &[u8], stat: &Stat, remove: bool) -> io::Result<Standing> {
-    if stat.kind != Kind::File || stat.uid != sys::effective_uid() {
-        return Ok(Standing::Foreign);
-    }
-    let file = dir.open_own(name)?;
-    match dir.lock(&file)? {
-        false => Ok(Standing::Busy),
-        true if !remove => Ok(Standing::Removable),
-        true => dir.unlink(name).map(|()| Standing::Removed),
     }
 }
 
@@ -303,7 +253,7 @@ impl Verified {
         let Draft { mut target, file, hidden, .. } = self.draft;
         let name_it = |target: &Target| match &hidden {
             None => target.dir.name_unnamed(&file, &target.name),
-            Some(hidden) => name_hidden(&target.dir, &hidden.name, &target.name),
+            Some(hidden) => hidden.publish(&target.dir, &target.name),
         };
         while let Err(error) = name_it(&target) {
             let is_taken = sys::errno(&error) == Some(Errno::EXIST);
@@ -323,28 +273,6 @@ impl Verified {
         })?;
         Ok(path)
     }
-}
-
-/// Renames without replacing; where the filesystem cannot, by a second name; where it has none, over a place-holder
-/// that could only be made because the name was free. (Only then the name exists, empty, for an instant.)
-fn name_hidden(dir: &Dir, hidden: &[u8], name: &[u8]) -> io::Result<()> {
-    let able = |outcome: &io::Result<()>| {
-        let unable = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM, Errno::MLINK, Errno::ACCESS];
-        !outcome.as_ref().is_err_and(|error| sys::errno(error).is_some_and(|errno| unable.contains(&errno)))
-    };
-    let renamed = dir.rename_noreplace(hidden, name);
-    if able(&renamed) {
-        return renamed;
-    }
-    let linked = dir.link(hidden, dir, name);
-    if able(&linked) {
-        return linked;
-    }
-    drop(dir.create(name)?);
-    dir.rename_over(hidden, name).inspect_err(|_| {
-        // Nor may it stay where the run was cancelled in between: it has the name of an archive.
-        let _place_holder: io::Result<()> = dir.unstoppable().unlink(name);
-    })
 }
 
 /// A stream that somebody else stores, such as standard output.
