@@ -116,11 +116,12 @@ fn taken(path: PathBuf, cause: io::Error) -> Error {
 
 /// Where an archive is written to.
 pub(crate) trait Sink: Write + Send + 'static {
-    /// A file without a name, for what shall not be in memory until it is in the archive.
+    /// A file without a name, for what need not be in memory until it is in the archive; `None` where there is no place
+    /// for one.
     ///
     /// # Errors
-    /// Those of the kernel, where there can be none; the cancellation of the run.
-    fn room(&self) -> io::Result<Writer>;
+    /// Only the cancellation of the run.
+    fn room(&self) -> io::Result<Option<Writer>>;
 }
 
 /// An archive in the making. Dropping it removes it.
@@ -198,8 +199,8 @@ impl Write for Draft {
 
 impl Sink for Draft {
     /// Beside the archive, which needs room there anyway.
-    fn room(&self) -> io::Result<Writer> {
-        self.target.dir.create_unnamed()
+    fn room(&self) -> io::Result<Option<Writer>> {
+        gate::tolerate(self.target.dir.create_unnamed())
     }
 }
 
@@ -308,9 +309,9 @@ impl Write for Stream {
 }
 
 impl Sink for Stream {
-    /// Where temporary files are: who stores the stream is not known.
-    fn room(&self) -> io::Result<Writer> {
-        Dir::open(&std::env::temp_dir(), Realm::Output, Arc::clone(&self.gate))?.create_unnamed()
+    /// None: where it is stored is not known, and no other filesystem shall have to have room for it.
+    fn room(&self) -> io::Result<Option<Writer>> {
+        Ok(None)
     }
 }
 

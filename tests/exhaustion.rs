@@ -407,6 +407,29 @@ fn a_limit_on_the_size_of_files_ends_a_run_with_a_reason_and_nothing_is_left() {
     held(1, "a limit on the size of files");
 }
 
+/// The inventory of an archive that somebody else stores was gathered where temporary files are: where that was full, no
+/// backup came about, and standard output was said to be.
+#[test]
+fn an_archive_on_standard_output_needs_no_room_for_temporary_files() {
+    let top = tempfile::tempdir().expect("a directory");
+    let source = top.path().join("home/state");
+    make_state(&source);
+    let before = snapshot(&source);
+    let temporary = top.path().join("tmp");
+    let Some(_mount) = mount(&["-t", "tmpfs", "-o", "size=64k", "none"], &temporary) else { return };
+    let _full = Filler::new(&temporary.join("filler"));
+    let archive = top.path().join("a.tar");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clawsnap"));
+    command.args(["create", "-o", "-", "--compress", "none"]).stdout(File::create(&archive).expect("creates"));
+    command.env("TMPDIR", &temporary).env("OPENCLAW_STATE_DIR", &source).env("HOME", top.path().join("home"));
+    let output = command.output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(verdict(&archive).trust, Trust::Proven, "{said}");
+    assert_eq!(differences(&before, &snapshot(&source)), [] as [String; 0]);
+    held(1, "no room for temporary files");
+}
+
 /// What the owner of a large hot file does while that is archived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Does {

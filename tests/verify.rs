@@ -6,6 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 use std::process::Command;
 
+use clawsnap::event::{Event, Observer};
 use clawsnap::freeze::{Check, DatabaseOptions};
 use clawsnap::verify::{Origin, Trust, VerifyOptions};
 use support::patient::{ENDINGS, Patient, verdict, with};
@@ -225,6 +226,57 @@ fn theirs(entries: &[(&str, tar::EntryType, &str)], assets: &[&str]) -> Vec<u8> 
     let manifest = serde_json::json!({"schemaVersion": 1, "archiveRoot": ROOT, "createdAt": "now", "assets": assets});
     append(&format!("{ROOT}/manifest.json"), tar::EntryType::Regular, &manifest.to_string());
     builder.into_inner().expect("finishes")
+}
+
+/// Writes a file in place when everything is frozen.
+struct Writes(PathBuf, Vec<u8>);
+
+impl Observer for Writes {
+    fn on(&self, event: Event) {
+        if matches!(event, Event::Frozen { .. }) {
+            fs::write(&self.0, &self.1).expect("writes");
+        }
+    }
+}
+
+/// What every database begins with.
+const MAGIC: &str = "SQLite format 3\0";
+
+/// `create` goes by first bytes, length and name, and `verify` went by the first bytes alone: it called an archive broken that
+/// was just what it should be.
+#[test]
+fn what_is_no_database_when_it_is_archived_is_none_when_it_is_verified() {
+    use tar::EntryType::{Directory, Regular};
+    let scene = Scene::new();
+    write_cold(&scene.path("state/tiny.db"), MAGIC);
+    write_cold(&scene.path("state/odd.bin"), format!("{MAGIC}{}", "x".repeat(600)));
+    let verdict = with(&scene.archive("tar"), &thorough());
+    assert_eq!((verdict.exit_code(), verdict.databases, verdict.flagged), (0, 0, 0), "{:?}", verdict.error);
+    assert!(verdict.warnings.is_empty(), "{:?}", verdict.warnings);
+
+    let path = scene.path("theirs.tar");
+    for (length, expected) in [(0, 0), (600, 0), (1024 - MAGIC.len(), 4)] {
+        let contents = format!("{MAGIC}{}", "x".repeat(length));
+        let entries = [("ROOT/payload/posix/s", Directory, ""), ("ROOT/payload/posix/s/a", Regular, contents.as_str())];
+        fs::write(&path, theirs(&entries, &["/s"])).expect("writes");
+        let verdict = with(&path, &thorough());
+        assert_eq!(verdict.exit_code(), expected, "{length}: {:?}", verdict.error);
+    }
+}
+
+/// What became a database after the freeze was archived as a file, by an archive that says so, and held against it as a database.
+#[test]
+fn what_was_archived_as_a_file_and_is_a_broken_database_is_told_and_no_more() {
+    let scene = Scene::new();
+    let (path, archive) = (scene.path("state/late.bin"), scene.path("a.tar"));
+    write_cold(&path, "x".repeat(700));
+    let late = format!("{MAGIC}{}", "x".repeat(1024 - MAGIC.len())).into_bytes();
+    let report = Backup::of(&scene.path("state")).serving_databases().observer(Writes(path, late)).to(&archive);
+    assert_eq!((report.exit_code(), report.counts.later), (0, 1), "{:?}", report.losses);
+    let verdict = with(&archive, &thorough());
+    assert_eq!(verdict.exit_code(), 0, "{:?}", verdict.error);
+    let told = &verdict.warnings[0];
+    assert!(told.contains("late.bin begins like a SQLite database") && told.contains("archived as a file"), "{told}");
 }
 
 /// Three megabytes of archive, with one header for a name of two gigabytes, took ten gigabytes of memory.

@@ -104,7 +104,7 @@ pub(crate) fn write<W: Sink>(
     observer: &dyn Observer,
     report: impl FnOnce(&Frozen, Payload, &str, u64) -> Report,
 ) -> io::Result<Written<W>> {
-    let spool = gate::tolerate(sink.room()).and_then(Spool::new)?;
+    let spool = Spool::new(sink.room()?)?;
     let encoder = Encoder::new(sink, compression, codec::processors())?;
     let mut writer = Writer::new(Tarball::new(encoder), spool, root, manifest::boundary(plan), observer);
     let reading = Reading::new(frozen.ablation);

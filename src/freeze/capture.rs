@@ -412,10 +412,9 @@ impl Capturer<'_> {
 }
 
 /// Opens a file if it is a SQLite database, by its first bytes. Only this reads a file before it is captured, and only
-/// where length or name allow it to be one: a database is a whole number of pages, each of 512 bytes or a multiple.
+/// where length or name allow it to be one.
 fn sniff(dir: &Dir, name: &[u8], stat: &Stat) -> io::Result<Option<Reader>> {
-    let possible = stat.size >= 512 && (stat.size.is_multiple_of(512) || has_database_name(name));
-    if !possible {
+    if !may_be_database(name, stat.size) {
         return Ok(None);
     }
     let reader = dir.open_file(name)?;
@@ -448,6 +447,12 @@ fn entry(stat: Stat, held: Held, marks: Marks) -> Entry {
 
 fn boxed(xattrs: Xattrs) -> Option<Box<Xattrs>> {
     (!xattrs.is_empty()).then(|| Box::new(xattrs))
+}
+
+/// Whether a file of this name and length may be a database at all: one is a whole number of pages, each of 512 bytes or a
+/// multiple.
+pub(crate) fn may_be_database(name: &[u8], size: u64) -> bool {
+    size >= 512 && (size.is_multiple_of(512) || has_database_name(name))
 }
 
 fn has_database_name(name: &[u8]) -> bool {

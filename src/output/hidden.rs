@@ -132,6 +132,12 @@ mod tests {
         }
     }
 
+    /// A draft that another run has locked.
+    struct Locked {
+        name: Vec<u8>,
+        _lock: File,
+    }
+
     /// A draft that is made while `play` comes before the first `drafts` locks.
     fn made<F: Fn(&Dir) -> io::Result<()> + Send + Sync + 'static>(
         top: &Path,
@@ -166,19 +172,19 @@ mod tests {
     #[test]
     fn a_draft_that_another_run_has_locked_is_left_to_it() {
         let top = tempfile::tempdir().expect("a directory");
-        let held: Arc<Mutex<Vec<(Vec<u8>, File)>>> = Arc::default();
+        let held: Arc<Mutex<Vec<Locked>>> = Arc::default();
         let holding = Arc::clone(&held);
         let (dir, made) = made(top.path(), 3, move |other| {
             for found in other.list()?.names {
                 let file = other.open_own(&found.name)?;
                 assert!(other.lock(&file)?);
-                holding.lock().expect("is free").push((found.name.to_vec(), file));
+                holding.lock().expect("is free").push(Locked { name: found.name.to_vec(), _lock: file });
             }
             Ok(())
         });
         let (_file, hidden) = made.expect("is made");
-        for (name, _locked) in held.lock().expect("is free").iter() {
-            let _if_there = dir.unlink(name);
+        for locked in held.lock().expect("is free").iter() {
+            let _if_there = dir.unlink(&locked.name);
         }
         hidden.publish(&dir, b"a.tar").expect("publishes");
         drop(hidden);

@@ -90,7 +90,9 @@ impl Reading {
         }
         self.entries += 1;
         match kind {
-            EntryType::Regular | EntryType::Continuous => databases.meet(&below, entry).map_err(unreadable)?,
+            EntryType::Regular | EntryType::Continuous => {
+                databases.meet(&below, entry.size(), entry).map_err(unreadable)?
+            }
             EntryType::Directory => {}
             EntryType::Symlink => {}
             EntryType::Link => self.leads_back(&path, entry)?,

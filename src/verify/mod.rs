@@ -34,6 +34,7 @@ use crate::event::{Event, Observer};
 use crate::freeze::DatabaseOptions;
 use crate::gate::{self, At, Gate, Realm, Step, Verb};
 use crate::naming::{PROVEN, SEEN};
+use crate::relpath::shown;
 use crate::sys;
 use ahead::read_ahead;
 use database::Databases;
@@ -280,14 +281,17 @@ struct Visitor<'a> {
 
 impl Guest for Visitor<'_> {
     fn entry(&mut self, met: Met<'_>, contents: &mut dyn Read) -> io::Result<()> {
-        if met.kind == "file" { self.databases.meet(met.path, contents) } else { Ok(()) }
+        if met.kind == "file" { self.databases.meet(met.path, met.size, contents) } else { Ok(()) }
     }
 
     fn line(&mut self, line: &crate::archive::Line) -> Result<()> {
         self.verdict.count(line);
-        if line.fate == "torn" {
-            // Nobody said that it was sound.
-            self.databases.forgive(&line.path.bytes().unwrap_or_default());
+        // What is torn, or was archived as a file, is what the archive says, and nobody said that it was sound.
+        let (torn, as_file) = (line.fate == "torn", line.database.is_none());
+        if torn || as_file {
+            let path = line.path.bytes().unwrap_or_default();
+            let words = self.databases.forgive(&path).filter(|_| !torn);
+            self.verdict.warnings.extend(words.map(|words| archived_as_file(&path, &words)));
         }
         Ok(())
     }
@@ -295,6 +299,13 @@ impl Guest for Visitor<'_> {
     fn report(&mut self, report: Told) {
         self.verdict.quote(report);
     }
+}
+
+fn archived_as_file(path: &[u8], words: &str) -> String {
+    format!(
+        "{} begins like a SQLite database, but was archived as a file; as a database it is broken: {words}",
+        shown(path)
+    )
 }
 
 /// The archive's file, read from its start.

@@ -42,6 +42,8 @@ pub(crate) struct Met<'a> {
     pub(crate) path: &'a [u8],
     /// `file`, `directory`, `symlink`, `hardlink` or `tail`.
     pub(crate) kind: &'a str,
+    /// Bytes of contents, as its header tells.
+    pub(crate) size: u64,
     /// Permission bits.
     pub(crate) mode: u32,
     /// Owner.
@@ -274,10 +276,11 @@ impl<'g> Stranger<'g> {
             Some(text) => String::from_utf8_lossy(text).into_owned(),
             None => whole_seconds(header.mtime().map_err(unreadable)?),
         };
+        let told = entry.size();
         let mut digesting = Digesting { entry, hasher: blake3::Hasher::new(), size: 0 };
         let xattrs = records.xattrs();
         let time = parsed_time(&mtime).ok_or_else(|| unproven(format!("{} has no time", shown(below))))?;
-        let met = Met { path: below, kind, mode, uid, gid, mtime: time, link, xattrs: &xattrs };
+        let met = Met { path: below, kind, size: told, mode, uid, gid, mtime: time, link, xattrs: &xattrs };
         let mut reading = Noting::new(&mut digesting);
         let taken = self.guest.entry(met, &mut reading);
         let is_archives_fault = reading.failed;
