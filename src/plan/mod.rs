@@ -252,7 +252,7 @@ impl Draft {
             return Err(PlanError::NothingLeft);
         }
         self.warn_of_what_is_empty(&roots, &covered, &excludes);
-        let rules = roots.iter().map(|root| self.rules(&root.path, request.include_workspace)).collect();
+        let rules = roots.iter().map(|root| self.rules(&root.path, &covered, request.include_workspace)).collect();
         let openclaw = self.facts(&roots, request);
         let rules = Rules::new(rules, excludes, request.include_regenerable);
         Ok(Plan { roots, covered, missing: self.missing, warnings: self.warnings, rules, openclaw })
@@ -288,12 +288,16 @@ impl Draft {
         found.map_or(Ground::Guarded, |(_, ground)| *ground)
     }
 
-    fn rules(&self, root: &Path, include_workspace: bool) -> RootRules {
+    fn rules(&self, root: &Path, covered: &[Covered], include_workspace: bool) -> RootRules {
         match self.ground(root) {
             Ground::Plain => RootRules::plain(root).guard(self.guarded.iter().map(PathBuf::as_path)),
             Ground::Guarded => RootRules::guarded(root),
             Ground::OpenClaw(index) => match self.installations.get(index) {
-                Some(holdings) => rules_of(root, holdings, include_workspace),
+                Some(holdings) => {
+                    // What somebody names is wanted, wherever it lies.
+                    let named = covered.iter().filter(|covered| covered.kind == AssetKind::Tree);
+                    rules_of(root, holdings, named.map(|covered| &covered.path), include_workspace)
+                }
                 None => RootRules::guarded(root),
             },
         }
@@ -311,12 +315,18 @@ impl Draft {
     }
 }
 
-fn rules_of(root: &Path, holdings: &Holdings, include_workspace: bool) -> RootRules {
+fn rules_of<'a>(
+    root: &Path,
+    holdings: &Holdings,
+    named: impl Iterator<Item = &'a PathBuf>,
+    include_workspace: bool,
+) -> RootRules {
     let workspaces = holdings.real_workspaces();
     let included = if include_workspace { &workspaces[..] } else { &[] };
     let excluded = if include_workspace { &[] } else { &workspaces[..] };
     let paths = |paths: &[PathBuf]| paths.to_vec();
     let mut protected = paths(included);
+    protected.extend(named.cloned());
     protected.extend(holdings.config_files.iter().chain(&holdings.left).cloned());
     protected.extend(holdings.env_files.iter().map(|path| root::canonical_prefix(path)));
     protected.extend([&holdings.config_path, &holdings.oauth_dir].map(|path| root::canonical_prefix(path)));

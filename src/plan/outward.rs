@@ -11,12 +11,13 @@ use super::warning::Warning;
 use crate::entry::Kind;
 
 /// Where the links in the directories that OpenClaw keeps its things in lead, as far as that is out of `state_dir`, which
-/// is canonical. A link to what holds one of `wide`, or to what cannot be found, is a warning.
+/// is canonical, or in a place of it that is left out. A link to what holds one of `wide`, or to what cannot be found, is a
+/// warning.
 pub(super) fn find(state_dir: &Path, wide: &[PathBuf], warnings: &mut Vec<Warning>) -> Vec<PathBuf> {
     let mut targets = Vec::new();
     for link in links(state_dir) {
         match target(&link, state_dir) {
-            Ok(target) if target.starts_with(state_dir) || !has_contents(&target) => {}
+            Ok(target) if is_archived(&target, state_dir) || !has_contents(&target) => {}
             Ok(target) if wide.iter().all(|inner| !inner.starts_with(&target)) => targets.push(target),
             Ok(_) => warnings.push(Warning::LinkNotFollowed { link, cause: "that holds far more".to_owned() }),
             Err(cause) => warnings.push(Warning::LinkNotFollowed { link, cause }),
@@ -43,9 +44,13 @@ fn entries(dir: &Path) -> Vec<fs::DirEntry> {
     fs::read_dir(dir).into_iter().flatten().flatten().collect()
 }
 
-fn is_regenerable(link: &Path, state_dir: &Path) -> bool {
-    let name = link.file_name().unwrap_or_default().as_bytes();
-    let path = link.strip_prefix(state_dir).unwrap_or(link).as_os_str().as_bytes();
+fn is_archived(target: &Path, state_dir: &Path) -> bool {
+    target.starts_with(state_dir) && !is_regenerable(target, state_dir)
+}
+
+fn is_regenerable(path: &Path, state_dir: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let path = path.strip_prefix(state_dir).unwrap_or(path).as_os_str().as_bytes();
     habits::of_state(path, name, Kind::Symlink).is_some()
 }
 

@@ -249,3 +249,18 @@ fn the_directory_of_an_agent_that_the_environment_names_is_taken() {
     let usual = usual.home_variable("OPENCLAW_AGENT_DIR", ".openclaw/agents/main/agent");
     assert_eq!((usual.roots(), usual.covered().len()), (vec![owned(STATE)], 2));
 }
+
+/// Sessions that were moved into a place of the state which is left out were left out with it, and so was what somebody named
+/// there beside the state: both were told as covered by the state.
+#[test]
+fn what_is_left_out_is_kept_where_a_link_leads_to_it_or_somebody_names_it() {
+    let home = Home::with_config("{}").file(".openclaw/agents/b/x", "").file(".openclaw/tmp/moved/0.jsonl", "");
+    let home = home.file(".openclaw/tmp/x", "").link(".openclaw/tmp/moved", ".openclaw/agents/b/sessions");
+    assert_eq!(home.file_verdict(".openclaw/tmp/moved/0.jsonl"), "Guarded");
+    assert_eq!(home.file_verdict(".openclaw/tmp/x"), "regenerable:tmp");
+    let home = Home::with_config("{}").file(".openclaw/tools/mine.sh", "").file(".openclaw/npm/x", "");
+    assert_eq!(home.dir_verdict(".openclaw/tools"), "regenerable:tools");
+    let home = home.source(".openclaw").source(".openclaw/tools");
+    assert_eq!(home.file_verdict(".openclaw/tools/mine.sh"), "Guarded");
+    assert_eq!(home.dir_verdict(".openclaw/npm"), "regenerable:npm");
+}
