@@ -171,11 +171,29 @@ fn in_place(dir: &Dir, path: &Path, remove: bool) -> std::io::Result<Vec<Found>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::CancelFlag;
+    use crate::plan::Environment;
+    use std::fs;
 
     #[test]
     fn the_exit_code_is_a_function_of_the_ending() {
         let code = |outcome| Swept { outcome, ..Swept::default() }.exit_code();
         let endings = [Ending::Complete, Ending::Failed, Ending::Cancelled, Ending::Usage];
         assert_eq!(endings.map(code), [0, 1, 1, 2]);
+    }
+
+    #[test]
+    fn a_dry_run_removes_nothing() {
+        let top = tempfile::tempdir().expect("a directory");
+        let (source, left) = (top.path().join("source"), top.path().join(".clawsnap-20260101T000000Z-00000001"));
+        [&source, &left].into_iter().for_each(|dir| fs::create_dir(dir).expect("makes"));
+        fs::write(left.join("lock"), b"").expect("writes");
+        let request = Request { sources: vec![source], ..Request::new(Environment::default()) };
+        let gate: Arc<dyn Gate> = Arc::new(CancelFlag::new());
+        let swept = sweep(&request, &[], true, &gate);
+        assert_eq!((swept.outcome, swept.dry_run), (Ending::Complete, true));
+        let found = swept.leftovers.iter().find(|found| found.path.as_path() == left).expect("is found");
+        assert_eq!(found.standing, Standing::Removable);
+        assert!(left.join("lock").exists());
     }
 }

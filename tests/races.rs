@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clawsnap::freeze::Mode;
@@ -230,6 +231,31 @@ fn contents_that_never_rest_are_named_too() {
     assert_eq!(report.consistent, Some(Consistency::Window));
     assert!(report.restless.iter().any(|r| r.why == "contents"), "{:?}", report.restless);
     assert!(archive.contents(&path).expect("is there").ends_with(b"}\n"));
+}
+
+/// The only look that this could be met at was changed by scripts/mutants so that it ended the run, and no test failed.
+#[test]
+fn a_file_that_is_gone_when_it_is_looked_at_again_has_departed_and_fails_nothing() {
+    let scene = Scene::new();
+    let gone = scene.session("a", 6);
+    write(&gone, "{}\n");
+    let (victim, looks) = (gone.clone(), AtomicU64::new(0));
+    // The first look is that of its capture.
+    let gate = Script::new(move |_, step| match step.verb {
+        Verb::Stat if step.realm == Realm::Source && step.name == b"6.jsonl" && step.dir.ends_with(b"a/sessions") => {
+            if looks.fetch_add(1, Ordering::SeqCst) == 1 {
+                fs::remove_file(&victim)
+            } else {
+                Ok(())
+            }
+        }
+        _ => Ok(()),
+    });
+    let (report, archive) = scene.play(scene.backup().gate(gate));
+    assert!(!gone.exists(), "it was never looked at again");
+    assert_eq!((report.exit_code(), report.consistent), (0, Some(Consistency::Instant)));
+    assert_eq!(paths(&report.departed), [gone.as_path()]);
+    assert!(!archive.payload.contains_key(&gone));
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn left_with_its_directory(
         Ok(())
     });
     let (report, archive) = scene.play(scene.backup().settle(Duration::ZERO).gate(gate));
-    assert_eq!(report.consistent, Some(Consistency::Window));
+    assert_eq!((report.consistent, report.rounds), (Some(Consistency::Window), 2));
     (dir, report, archive)
 }
 

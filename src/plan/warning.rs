@@ -1,7 +1,7 @@
 //! What a plan could not take as it stood, without being stopped by it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::root::AssetKind;
 
@@ -110,6 +110,10 @@ impl Warning {
     }
 }
 
+fn asset(f: &mut fmt::Formatter<'_>, kind: AssetKind, path: &Path, what: &str) -> fmt::Result {
+    write!(f, "The {} {} {what}", kind.as_str(), path.display())
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -124,18 +128,12 @@ impl fmt::Display for Warning {
                 "{name} is not set here, so that nobody knows what the config means by {written:?}: it is not in the \
                  archive. Set {name} where this runs, or in the .env of the state directory."
             ),
-            Self::MissingAsset { kind, path, .. } => {
-                write!(f, "The {} {} does not exist and is not in the archive.", kind.as_str(), path.display())
+            Self::MissingAsset { kind, path, .. } => asset(f, *kind, path, "does not exist and is not in the archive."),
+            Self::EmptyAsset { kind, path } => asset(f, *kind, path, "holds nothing: is its disk mounted?"),
+            Self::NotNamed { kind, path } => {
+                let why = "is not in the archive, since only what is named is: name it too, or no source at all.";
+                asset(f, *kind, path, why)
             }
-            Self::EmptyAsset { kind, path } => {
-                write!(f, "The {} {} holds nothing: is its disk mounted?", kind.as_str(), path.display())
-            }
-            Self::NotNamed { kind, path } => write!(
-                f,
-                "The {} {} is not in the archive, since only what is named is: name it too, or no source at all.",
-                kind.as_str(),
-                path.display()
-            ),
             Self::WideStore { path } => write!(
                 f,
                 "The transcripts beside {} are not in the archive: its directory holds more than sessions. Give them one \
