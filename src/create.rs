@@ -277,14 +277,17 @@ pub(crate) fn locked(
     Ok((plan, locks))
 }
 
-/// Plans, and enters the plan into the report. To whoever watches for what hangs that is one step: it looks at sources, and
-/// at nothing else for long.
-pub(crate) fn planned(request: &Request, report: &mut Report, gate: &Arc<dyn Gate>) -> Result<Plan> {
+/// Plans. To whoever watches for what hangs that is one step: it looks at sources, and at nothing else for long.
+pub(crate) fn plan_behind(gate: &Arc<dyn Gate>, request: &Request) -> Result<Plan> {
     let source = request.sources.first().map_or(Path::new(""), PathBuf::as_path);
     let step = gate::take_at(&**gate, Verb::Stat, Realm::Source, source);
-    let looking = step.map_err(|error| Error::failed("look at", source, error))?;
-    let plan = plan(request)?;
-    drop(looking);
+    let _step = step.map_err(|error| Error::failed("look at", source, error))?;
+    Ok(plan(request)?)
+}
+
+/// Plans, and enters the plan into the report.
+pub(crate) fn planned(request: &Request, report: &mut Report, gate: &Arc<dyn Gate>) -> Result<Plan> {
+    let plan = plan_behind(gate, request)?;
     let home = request.environment.home.as_deref();
     describe(&plan, home, report);
     Ok(plan)

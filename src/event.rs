@@ -75,3 +75,10 @@ pub trait Observer: Send + Sync {
 impl Observer for () {
     fn on(&self, _: Event) {}
 }
+
+/// Sees nothing where there is none.
+impl<T: Observer> Observer for Option<T> {
+    fn on(&self, event: Event) {
+        self.iter().for_each(|observer| observer.on(event));
+    }
+}

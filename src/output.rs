@@ -45,7 +45,7 @@ impl Target {
     pub(crate) fn open(path: &Path, fixed: bool, gate: &Arc<dyn Gate>) -> Result<Self> {
         let name = path.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", path.display())))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let directory = made(parent, gate)?;
+        let directory = made_directory(parent, gate)?;
         let dir = Dir::open(&directory, Realm::Output, Arc::clone(gate))
             .map_err(|error| Error::failed("open the output directory", &directory, error))?;
         let target = Self { dir, directory, name: name.as_bytes().to_vec(), fixed };
@@ -102,10 +102,18 @@ pub(crate) struct Marked {
 }
 
 /// The path of the directory `parent`, which is made where it is missing.
-fn made(parent: &Path, gate: &Arc<dyn Gate>) -> Result<PathBuf> {
+///
+/// # Errors
+/// Those of the kernel.
+pub(crate) fn made_directory(parent: &Path, gate: &Arc<dyn Gate>) -> Result<PathBuf> {
     let failed = |what: &str, error| Error::failed(format!("{what} the output directory"), parent, error);
-    let step = gate::take_at(&**gate, Verb::MakeDir, Realm::Output, parent);
-    let _step = step.map_err(|error| failed("make", error))?;
+    let step = |verb| gate::take_at(&**gate, verb, Realm::Output, parent);
+    let looking = step(Verb::Stat).map_err(|error| failed("look at", error))?;
+    if let Ok(there) = parent.canonicalize() {
+        return Ok(there);
+    }
+    drop(looking);
+    let _making = step(Verb::MakeDir).map_err(|error| failed("make", error))?;
     std::fs::create_dir_all(parent).map_err(|error| failed("make", error))?;
     parent.canonicalize().map_err(|error| failed("resolve", error))
 }

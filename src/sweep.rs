@@ -14,12 +14,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::create::plan_behind;
 use crate::error::{Error, Result};
 use crate::freeze;
-use crate::gate::{self, Gate, Realm};
+use crate::gate::{self, Gate, Realm, Verb};
 pub use crate::leftover::Standing;
 use crate::output;
-use crate::plan::{Request, plan};
+use crate::plan::Request;
 use crate::report::{PathName, milliseconds_since};
 use crate::restore;
 use crate::sys::Dir;
@@ -119,7 +120,7 @@ pub fn sweep(request: &Request, outputs: &[PathBuf], dry_run: bool, gate: &Arc<d
 
 fn run(request: &Request, outputs: &[PathBuf], gate: &Arc<dyn Gate>, swept: &mut Swept) -> Result<()> {
     let remove = !swept.dry_run;
-    for (path, must) in places(request, outputs)? {
+    for (path, must) in places(request, outputs, gate)? {
         let found = Dir::open(&path, Realm::Staging, Arc::clone(gate)).and_then(|dir| in_place(&dir, &path, remove));
         match found {
             Ok(found) => swept.leftovers.extend(found),
@@ -134,22 +135,25 @@ fn run(request: &Request, outputs: &[PathBuf], gate: &Arc<dyn Gate>, swept: &mut
 }
 
 /// All directories to look at, and whether not to be able to is an error.
-fn places(request: &Request, outputs: &[PathBuf]) -> Result<BTreeMap<PathBuf, bool>> {
+fn places(request: &Request, outputs: &[PathBuf], gate: &Arc<dyn Gate>) -> Result<BTreeMap<PathBuf, bool>> {
     let mut all = BTreeMap::new();
-    let mut add = |path: PathBuf, must| {
+    let mut add = |path: PathBuf, must| -> Result<()> {
+        let failed = |error| Error::failed("look at", &path, error);
+        let _step = gate::take_at(&**gate, Verb::Stat, Realm::Staging, &path).map_err(failed)?;
         all.entry(path.canonicalize().unwrap_or(path)).or_insert(must);
+        Ok(())
     };
-    outputs.iter().for_each(|path| add(path.clone(), true));
-    for root in plan(request)?.roots {
+    outputs.iter().try_for_each(|path| add(path.clone(), true))?;
+    for root in plan_behind(gate, request)?.roots {
         let is_dir = root.path.is_dir();
         if is_dir {
-            restore::mounts_below(&root.path).into_iter().for_each(|mount| add(mount, false));
+            restore::mounts_below(&root.path).into_iter().try_for_each(|mount| add(mount, false))?;
         }
         // What is staged of a single file is where it would be for the directory that holds it.
-        let around = root.path.ancestors().skip(usize::from(!is_dir)).take(2);
-        around.for_each(|place| add(place.to_owned(), false));
+        let mut around = root.path.ancestors().skip(usize::from(!is_dir)).take(2);
+        around.try_for_each(|place| add(place.to_owned(), false))?;
     }
-    add(std::env::temp_dir(), false);
+    add(std::env::temp_dir(), false)?;
     Ok(all)
 }
 

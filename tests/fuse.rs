@@ -340,7 +340,7 @@ fn an_archive_on_a_filesystem_that_hangs_ends_the_run_that_reads_it() {
 fn whoever_looks_after_archives_on_a_filesystem_that_hangs_says_so_and_ends() {
     let archive = "clawsnap-20231114T221320Z.tar";
     std::thread::scope(|scope| {
-        for verb in ["status", "prune --keep-last 1", "verify", "list", "list --sessions"] {
+        for verb in ["status", "prune --keep-last 1", "verify", "list", "list --sessions", "restore"] {
             for call in [Call::Open, Call::GetAttr] {
                 scope.spawn(move || looking_hangs(call, archive, verb));
             }
@@ -351,12 +351,17 @@ fn whoever_looks_after_archives_on_a_filesystem_that_hangs_says_so_and_ends() {
 fn looking_hangs(call: Call, archive: &str, verb: &str) {
     let Some(scene) = Scene::with(&[(archive, [0; 4096])]) else { return };
     scene.source.fall_ill(call, archive, Answer::Silence);
-    let (place, metrics) = (scene.source.path().to_owned(), scene.out().join("m.prom"));
+    let (place, metrics, back) = (scene.source.path().to_owned(), scene.out().join("m.prom"), scene.out().join("back"));
     let is_status = verb == "status";
+    let more = match verb {
+        "status" => Some(["--metrics".as_ref(), metrics.as_os_str()]),
+        "restore" => Some(["--target".as_ref(), back.as_os_str()]),
+        _ => None,
+    };
     let place = if is_status || verb.starts_with("prune") { place } else { place.join(archive) };
     let words = verb.split(' ').chain(["--patience", "2s"]).map(OsStr::new).chain([place.as_os_str()]);
-    let words = words.chain(is_status.then_some([OsStr::new("--metrics"), metrics.as_os_str()]).into_iter().flatten());
-    let ran = scene.run(&words.collect::<Vec<_>>()).ends_within(Duration::from_secs(30));
+    let ran =
+        scene.run(&words.chain(more.into_iter().flatten()).collect::<Vec<_>>()).ends_within(Duration::from_secs(30));
     assert!(scene.source.waiting() > 0, "{call:?} {verb}: nobody waits");
     scene.source.get_well();
     let ran = ran.unwrap_or_else(|| panic!("{call:?} {verb}: it goes on"));
@@ -364,6 +369,48 @@ fn looking_hangs(call: Call, archive: &str, verb: &str) {
     assert!(ran.status.code() == Some(1) && ran.said.contains(&told), "{call:?} {verb}: {}", ran.said);
     let metrics = fs::read_to_string(metrics).unwrap_or_default();
     assert_eq!(metrics.contains("clawsnap_directory_readable{") && metrics.contains("} 0\n"), is_status, "{metrics}");
+}
+
+/// They waited for ever.
+#[test]
+fn a_restore_to_and_a_sweep_of_a_filesystem_that_hangs_say_so_and_end() {
+    std::thread::scope(|scope| {
+        for (call, verb) in [
+            (Call::GetAttr, "restore --target HANGING/new"),
+            (Call::MakeDir, "restore --target HANGING/new"),
+            (Call::MakeDir, "restore --in-place --map PLAIN/notes=HANGING/notes"),
+            (Call::GetAttr, "sweep HANGING"),
+            (Call::ReadDir, "sweep --output HANGING PLAIN/notes"),
+        ] {
+            scope.spawn(move || acting_hangs(call, verb));
+        }
+    });
+}
+
+fn acting_hangs(call: Call, verb: &str) {
+    let Some(scene) = Scene::new() else { return };
+    let (hanging, plain) = (scene.source.path().to_owned(), scene.top.path().canonicalize().expect("resolves"));
+    fs::create_dir(plain.join("notes")).expect("makes");
+    fs::write(plain.join("notes/a.txt"), "alpha").expect("writes");
+    let archive = plain.join("a.tar");
+    let made = ["create".as_ref(), "--output".as_ref(), archive.as_os_str(), plain.join("notes").as_os_str()]
+        .map(OsStr::to_owned);
+    let made = scene.run(&made.iter().map(|word| &**word).collect::<Vec<_>>()).ends_within(Duration::from_secs(60));
+    assert_eq!(made.map(|ran| ran.status.code()), Some(Some(0)));
+    scene.source.fall_ill(call, "", Answer::Silence);
+    let place = |path: &Path| path.to_str().expect("is UTF-8").to_owned();
+    let typed = verb.replace("HANGING", &place(&hanging)).replace("PLAIN", &place(&plain));
+    let words = typed.split(' ').chain(["--patience", "2s"]).map(OsStr::new);
+    let is_restore = verb.starts_with("restore");
+    let ran = scene.run(&words.chain(is_restore.then_some(archive.as_os_str())).collect::<Vec<_>>());
+    let ran = ran.ends_within(Duration::from_secs(30));
+    assert!(scene.source.waiting() > 0, "{call:?} {verb}: nobody waits");
+    scene.source.get_well();
+    let ran = ran.unwrap_or_else(|| panic!("{call:?} {verb}: it goes on"));
+    let told = ran.said.contains(" has not come back") && ran.said.contains(&place(&hanging));
+    assert!(ran.status.code() == Some(1) && told, "{call:?} {verb}: {}", ran.said);
+    assert_eq!(ran.said.contains("the same command is run again"), verb.contains("--in-place"), "{}", ran.said);
+    assert_eq!(leftovers(&plain), [] as [PathBuf; 0], "{call:?} {verb}");
 }
 
 /// It was told as a command that was not started.

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use super::bars::Bars;
 use super::when;
 use crate::gate::{At, CancelFlag, Gate, UnderWay, Verb, Watched};
 use crate::relpath::shown;
@@ -78,6 +79,19 @@ impl Lookout {
     pub(super) fn new() -> Self {
         let cancel = CancelFlag::new();
         Self { watched: Watched::new(Arc::new(cancel.clone())), cancel }
+    }
+
+    /// The same of work that a line on the terminal shows, which is gone when that is over.
+    pub(super) fn shown<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        bars: Option<Bars>,
+        work: impl FnOnce(&Arc<dyn Gate>, &Option<Bars>) -> T + Send + 'static,
+    ) -> (Option<T>, Option<String>) {
+        let shown = bars.clone();
+        let ended = self.over(patience, move |gate| work(gate, &shown));
+        bars.iter().for_each(Bars::end);
+        ended
     }
 
     /// What came of the work; and why it was given up, where a step of it took longer than `patience`.

@@ -31,7 +31,7 @@ pub(super) fn create(typed: args::Create) -> ExitCode {
         Err(code) => return code,
     };
     run::give_way(typed.priority);
-    let (patience, terminal) = (typed.freezing.patience, io::stdout().is_terminal());
+    let (patience, terminal) = (typed.freezing.waiting.patience, io::stdout().is_terminal());
     let intent = match run::meant("create", patience, move || Intent::of(typed, Environment::of_process(), terminal)) {
         Ok(intent) => intent,
         Err(early) => return early.end(after),

@@ -19,7 +19,7 @@ use super::signals::Signals;
 use super::{attend, say, signals};
 use crate::command::Ward;
 use crate::plan::{Environment, STATE_VARIABLE};
-use crate::restore::filesystems_at;
+use crate::restore::{filesystems_at, is_served};
 use crate::sys;
 
 /// The hidden subcommand.
@@ -27,9 +27,6 @@ pub(super) const NAME: &str = "__deputy";
 
 /// How often a deputy that does not end is looked at. One that has left so long ago, and is still there, hangs.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Filesystems that answer when another program, or another machine, does.
-const SERVED: [&str; 9] = ["9p", "afs", "ceph", "cifs", "lustre", "nfs", "nfs4", "smb3", "virtiofs"];
 
 /// Has a deputy do what was typed, if that may hang; says how the process is to end then. Where SIGCHLD is ignored, nobody
 /// could know how a deputy ends.
@@ -57,6 +54,8 @@ fn places(verb: &Verb, environment: &Environment) -> Vec<PathBuf> {
         Verb::Prune(typed) => vec![typed.directory.clone()],
         Verb::Verify(typed) => typed.archives.clone(),
         Verb::List(typed) => vec![typed.archive.clone()],
+        Verb::Restore(typed) => of_restore(typed),
+        Verb::Sweep(typed) => typed.output.iter().cloned().chain(of_sources(&typed.sources, environment)).collect(),
         _ => return Vec::new(),
     };
     places.push(PathBuf::new());
@@ -64,12 +63,21 @@ fn places(verb: &Verb, environment: &Environment) -> Vec<PathBuf> {
 }
 
 fn of_backup(what: &args::What, output: Option<&PathBuf>, environment: &Environment) -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> = what.sources.iter().chain(output).cloned().collect();
-    if what.sources.is_empty() {
-        places.extend(environment.home.clone());
-        places.extend(environment.variables.get(OsStr::new(STATE_VARIABLE)).map(PathBuf::from));
+    of_sources(&what.sources, environment).into_iter().chain(output.cloned()).collect()
+}
+
+fn of_sources(sources: &[PathBuf], environment: &Environment) -> Vec<PathBuf> {
+    if !sources.is_empty() {
+        return sources.to_vec();
     }
-    places
+    let told = environment.variables.get(OsStr::new(STATE_VARIABLE)).map(PathBuf::from);
+    environment.home.iter().cloned().chain(told).collect()
+}
+
+/// Only the archive says where something is restored in place: that may be anywhere.
+fn of_restore(typed: &args::Restore) -> Vec<PathBuf> {
+    let anywhere = typed.in_place.then(|| PathBuf::from("/"));
+    typed.archive.iter().chain(&typed.target).chain(&typed.undo).cloned().chain(anywhere).collect()
 }
 
 /// A path without `.` and `..`, as far as that can be told without looking.
@@ -83,10 +91,6 @@ fn lexical(path: &Path) -> PathBuf {
         }
     }
     plain
-}
-
-fn is_served(kind: &str) -> bool {
-    kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.") || SERVED.contains(&kind)
 }
 
 struct Deputy {
@@ -180,28 +184,17 @@ mod tests {
     }
 
     #[test]
-    fn what_others_serve_may_hang() {
-        for (kind, expected) in [
-            ("fuse", true),
-            ("fuse.sshfs", true),
-            ("fuseblk", true),
-            ("fusectl", false),
-            ("nfs4", true),
-            ("cifs", true),
-            ("ext4", false),
-            ("tmpfs", false),
-        ] {
-            assert_eq!(is_served(kind), expected, "{kind}");
-        }
-    }
-
-    #[test]
     fn the_places_are_what_was_typed_and_where_it_was_started() {
         let environment = Environment { home: Some("/home/u".into()), cwd: "/work".into(), ..Environment::default() };
         let environment = environment.with(STATE_VARIABLE, "/srv/claw");
         for (words, expected) in [
             ("create a ../b/./c -o /out", vec!["/work/a", "/b/c", "/out", "/work"]),
             ("create", vec!["/home/u", "/srv/claw", "/work"]),
+            ("sweep -o /b", vec!["/b", "/home/u", "/srv/claw", "/work"]),
+            ("sweep s", vec!["/work/s", "/work"]),
+            ("restore a -t /t", vec!["/work/a", "/t", "/work"]),
+            ("restore /a --in-place", vec!["/a", "/", "/work"]),
+            ("restore --undo k", vec!["/work/k", "/work"]),
             ("guard x -- true", vec!["/work/x", "/work"]),
             ("stage /x -- true", vec!["/x", "/work"]),
             ("status /b --metrics m", vec!["/work/m", "/b", "/work"]),

@@ -35,7 +35,7 @@ fn meant(typed: &args::Guard) -> Result<(Create, Errand), Early> {
     let errand = launcher::errand(&typed.command, false, typed.unattended.json)?;
     let words = typed.clone();
     let order = move || order(&words, Environment::of_process());
-    Ok((run::meant("guard", typed.freezing.patience, order)?, errand))
+    Ok((run::meant("guard", typed.freezing.waiting.patience, order)?, errand))
 }
 
 /// What archive they mean.
@@ -73,7 +73,7 @@ fn reported(typed: &args::Guard, create: Create, errand: Errand) -> Result<Repor
             show::barred(report);
         }
     };
-    let patience = typed.freezing.patience;
+    let patience = typed.freezing.waiting.patience;
     run.report(patience, NOTHING, move |observer, so_far| guard(order, &gate, observer, &announce, so_far))
 }
 

@@ -11,7 +11,7 @@ use super::attend::Lookout;
 use super::signals::Signals;
 use super::{args, page, say, sessions, verify, when};
 use crate::error::Error;
-use crate::gate::{CancelFlag, Gate};
+use crate::gate::Gate;
 use crate::list::{Listed, ToldLoss, Wanted};
 use crate::report::PathName;
 
@@ -30,8 +30,7 @@ struct Listing {
 
 /// `clawsnap list`.
 pub(super) fn list(typed: &args::List) -> ExitCode {
-    let lookout = Lookout::new();
-    let (signals, wanted) = match watched(&typed.patterns, &lookout.cancel) {
+    let (signals, wanted, lookout) = match prepared(&typed.patterns) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
@@ -50,16 +49,11 @@ pub(super) fn list(typed: &args::List) -> ExitCode {
 }
 
 /// What a command needs that picks names out of an archive; or how it ends, where that cannot be had.
-pub(super) fn prepared(patterns: &[String]) -> Result<(Signals, Wanted, Arc<dyn Gate>), ExitCode> {
-    let cancel = CancelFlag::new();
-    let (signals, wanted) = watched(patterns, &cancel)?;
-    Ok((signals, wanted, Arc::new(cancel)))
-}
-
-fn watched(patterns: &[String], cancel: &CancelFlag) -> Result<(Signals, Wanted), ExitCode> {
-    let signals = verify::watch(cancel).map_err(|error| say::failed(&format!("{error:#}"), 1))?;
+pub(super) fn prepared(patterns: &[String]) -> Result<(Signals, Wanted, Lookout), ExitCode> {
+    let lookout = Lookout::new();
+    let signals = verify::watch(&lookout.cancel).map_err(|error| say::failed(&format!("{error:#}"), 1))?;
     let wanted = Wanted::parse(patterns).map_err(|error| say::failed(&error.to_string(), 2))?;
-    Ok((signals, wanted))
+    Ok((signals, wanted, lookout))
 }
 
 fn as_text(typed: &args::List, wanted: &Wanted, gate: &Arc<dyn Gate>) -> ExitCode {

@@ -9,7 +9,6 @@ use super::attend::Lookout;
 use super::bars::Bars;
 use super::signals::Signals;
 use super::{args, page, say, terminal, verify, when};
-use crate::event::Observer;
 use crate::prune::Retention;
 use crate::relpath::shown;
 use crate::report::{Judged, Pruned};
@@ -36,12 +35,10 @@ pub(super) fn prune(typed: &args::Prune) -> ExitCode {
 /// What became of the archives; where a filesystem hangs, as far as that is known.
 fn judged(typed: &args::Prune, retention: Retention, lookout: &Lookout) -> Pruned {
     let bars = Bars::of_reading(typed.quiet, ["reading"; 2]);
-    let (directory, shown) = (typed.directory.clone(), bars.clone());
-    let (pruned, hang) = lookout.over(typed.waiting.patience, move |gate| {
-        let observer: &dyn Observer = shown.as_ref().map_or(&(), |bars| bars);
-        crate::prune::prune(&directory, &retention, None, gate, observer)
+    let directory = typed.directory.clone();
+    let (pruned, hang) = lookout.shown(typed.waiting.patience, bars, move |gate, bars| {
+        crate::prune::prune(&directory, &retention, None, gate, bars)
     });
-    bars.iter().for_each(Bars::end);
     match pruned {
         Some(pruned) if hang.is_none() || pruned.error.is_none() => pruned,
         Some(pruned) => Pruned { error: hang, ..pruned },

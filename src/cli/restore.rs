@@ -5,17 +5,15 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use indicatif::HumanBytes;
 
+use super::attend::Lookout;
 use super::bars::Bars;
 use super::page::{self, IN_JSON, Page};
 use super::signals::Signals;
 use super::{args, list, place, say, terminal};
 use crate::error::{Error, Result};
-use crate::event::Observer;
-use crate::gate::Gate;
 use crate::list::Wanted;
 use crate::plan::Environment;
 use crate::relpath::quoted;
@@ -27,16 +25,16 @@ const MOST_REMARKS: usize = 20;
 
 /// `clawsnap restore`.
 pub(super) fn restore(typed: &args::Restore) -> ExitCode {
-    let (signals, wanted, gate) = match list::prepared(&typed.patterns) {
+    let (signals, wanted, lookout) = match list::prepared(&typed.patterns) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
     let (outcome, code) = match &typed.archive {
         Some(archive) => match options(typed, wanted) {
-            Ok(options) => from_archive(archive, &options, typed, (&signals, &gate)),
+            Ok(options) => from_archive(archive, options, typed, (&signals, &lookout)),
             Err(error) => return say::failed(&error.to_string(), 2),
         },
-        None => undo(typed, &gate),
+        None => undo(typed, &lookout),
     };
     if let Some(signal) = signals.first().filter(|_| outcome == Ending::Cancelled) {
         Signals::die_by(signal);
@@ -46,17 +44,28 @@ pub(super) fn restore(typed: &args::Restore) -> ExitCode {
 
 fn from_archive(
     archive: &Path,
-    options: &RestoreOptions,
+    options: RestoreOptions,
     typed: &args::Restore,
-    (signals, gate): (&Signals, &Arc<dyn Gate>),
+    (signals, lookout): (&Signals, &Lookout),
 ) -> (Ending, u8) {
     let reading = if typed.in_place { ["verifying", "restoring"] } else { ["restoring"; 2] };
     let bars = Bars::of_reading(typed.quiet, reading);
-    let observer: &dyn Observer = bars.as_ref().map_or(&(), |bars| bars);
     let asks = !typed.yes && !typed.json && io::stdin().is_terminal() && io::stderr().is_terminal();
-    let consent = |flagged: &[Remark]| !asks || suspended(bars.as_ref(), || agrees(flagged, signals));
-    let restored = crate::restore::restore(archive, options, gate, observer, &consent);
-    bars.iter().for_each(Bars::end);
+    let (path, signals) = (archive.to_owned(), signals.clone());
+    let (restored, hang) = lookout.shown(typed.waiting.patience, bars, move |gate, bars| {
+        let consent = |flagged: &[Remark]| !asks || suspended(bars.as_ref(), || agrees(flagged, &signals));
+        crate::restore::restore(&path, &options, gate, bars, &consent)
+    });
+    let restored = match restored {
+        Some(restored) if hang.is_none() || restored.outcome != Ending::Cancelled => restored,
+        other => Restored {
+            archive_path: archive.into(),
+            target: typed.target.as_deref().map(PathName::from),
+            outcome: Ending::Failed,
+            error: hang.map(|words| unfinished(&words, typed)),
+            ..other.unwrap_or_default()
+        },
+    };
     if typed.json {
         say::json("verdict", &restored);
     }
@@ -64,9 +73,26 @@ fn from_archive(
     (restored.outcome, restored.exit_code())
 }
 
-fn undo(typed: &args::Restore, gate: &Arc<dyn Gate>) -> (Ending, u8) {
+/// Why a restore was given up, and what to do where it may have begun to exchange.
+fn unfinished(words: &str, typed: &args::Restore) -> String {
+    match &typed.target {
+        Some(_) => words.to_owned(),
+        None => format!("{words}; what it had begun is completed when the same command is run again"),
+    }
+}
+
+fn undo(typed: &args::Restore, lookout: &Lookout) -> (Ending, u8) {
     let ways = InPlace { environment: Environment::of_process(), force: typed.force };
-    let back = crate::restore::bring_back(&typed.undo, &ways, gate);
+    let kept = typed.undo.clone();
+    let (back, hang) = lookout.over(typed.waiting.patience, move |gate| crate::restore::bring_back(&kept, &ways, gate));
+    let back = match back {
+        Some(back) if hang.is_none() || back.outcome != Ending::Cancelled => back,
+        other => BroughtBack {
+            outcome: Ending::Failed,
+            error: hang.map(|words| unfinished(&words, typed)),
+            ..other.unwrap_or_default()
+        },
+    };
     if typed.json {
         say::json("verdict", &back);
     }

@@ -118,7 +118,7 @@ impl Run {
         let (bars, done) = (self.bars.clone(), Done::default());
         let telling = done.clone();
         let so_far = move |report: &Report| telling.tell(report);
-        let work = attend::begin(move || caught(|| work(bars.as_ref().map_or(&(), |bars| bars), &so_far)));
+        let work = attend::begin(move || caught(|| work(&bars, &so_far)));
         let work = work.wrap_err("cannot start a thread")?;
         let (report, hang) = work.attended(patience, &self.watched, &self.cancel);
         self.bars.iter().for_each(Bars::end);

@@ -5,8 +5,8 @@
 //! the first is raised again with its default action, so that whoever waits for us sees a death by that signal.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 /// different signals: logind sends SIGHUP right behind SIGTERM. What comes so soon is no second one.
 const ECHO: Duration = Duration::from_millis(100);
 
-/// The signals that end a run, held back.
+/// The signals that end a run, held back. Clones know of the same first one.
+#[derive(Clone)]
 pub(super) struct Signals {
     held: SigSet,
     first: Arc<AtomicI32>,
@@ -99,7 +100,8 @@ fn next(signals: &SignalFd, ward: &Ward) -> Option<i32> {
 
 /// What `nohup`, or a shell that puts us in the background, had ignored must stay ignored: the mask of `SigIgn`.
 fn ignored_at_start() -> u64 {
-    sig_ign(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+    static MASK: OnceLock<u64> = OnceLock::new();
+    *MASK.get_or_init(|| sig_ign(&fs::read_to_string("/proc/self/status").unwrap_or_default()))
 }
 
 /// Whether a signal is ignored, as whoever started us had it.

@@ -35,7 +35,7 @@ fn meant(typed: &args::Stage) -> Result<(Request, Errand), Early> {
     let errand = launcher::errand(&typed.command, true, typed.unattended.json)?;
     let what = typed.what.clone();
     let request = move || intent::request(&what, Environment::of_process());
-    Ok((run::meant("stage", typed.freezing.patience, request)?, errand))
+    Ok((run::meant("stage", typed.freezing.waiting.patience, request)?, errand))
 }
 
 fn reported(typed: &args::Stage, request: Request, errand: Errand) -> Result<Report> {
@@ -43,7 +43,7 @@ fn reported(typed: &args::Stage, request: Request, errand: Errand) -> Result<Rep
     let gate = run.gate();
     let (freeze, wait) = (typed.freezing.options(), typed.unattended.wait);
     let order = Stage { request, freeze, wait, errand };
-    let patience = typed.freezing.patience;
+    let patience = typed.freezing.waiting.patience;
     run.report(patience, NOTHING, move |observer, so_far| stage_telling(order, &gate, observer, so_far))
 }
 

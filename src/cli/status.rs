@@ -14,7 +14,6 @@ use super::page::{self, Page};
 use super::signals::Signals;
 use super::terminal::Paint;
 use super::{args, say, terminal, verify, when};
-use crate::event::Observer;
 use crate::status::{Made, SourceStatus, State, Status};
 
 /// `clawsnap status`.
@@ -39,12 +38,10 @@ pub(super) fn status(typed: &args::Status) -> ExitCode {
 /// How it is; where a filesystem hangs, nobody could look.
 fn looked(typed: &args::Status, lookout: &Lookout) -> Status {
     let bars = Bars::of_reading(typed.quiet, ["reading"; 2]);
-    let (asked, shown) = (typed.clone(), bars.clone());
-    let (status, hang) = lookout.over(typed.waiting.patience, move |gate| {
-        let observer: &dyn Observer = shown.as_ref().map_or(&(), |bars| bars);
-        crate::status::status(&asked.directory, asked.max_age, asked.verify, gate, observer)
+    let asked = typed.clone();
+    let (status, hang) = lookout.shown(typed.waiting.patience, bars, move |gate, bars| {
+        crate::status::status(&asked.directory, asked.max_age, asked.verify, gate, bars)
     });
-    bars.iter().for_each(Bars::end);
     match status {
         Some(status) if hang.is_none() || status.error.is_none() => status,
         _ => Status { error: hang, ..Status::unseen(&typed.directory, typed.max_age) },

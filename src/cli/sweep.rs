@@ -2,28 +2,31 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
+use super::attend::Lookout;
 use super::page::{self, Page};
 use super::signals::Signals;
 use super::{args, place, say, terminal, verify};
-use crate::gate::{CancelFlag, Gate};
 use crate::plan::{Environment, Request};
 use crate::sweep::{Ending, Found, Purpose, Standing, Swept, sweep};
 
 /// `clawsnap sweep`.
 pub(super) fn run(typed: &args::Sweep) -> ExitCode {
-    let cancel = CancelFlag::new();
-    let signals = match verify::watch(&cancel) {
+    let lookout = Lookout::new();
+    let signals = match verify::watch(&lookout.cancel) {
         Ok(signals) => signals,
         Err(error) => return say::failed(&format!("{error:#}"), 1),
     };
-    let gate: Arc<dyn Gate> = Arc::new(cancel);
     let environment = Environment::of_process();
     let in_home = |path: &PathBuf| place::with_home(path, environment.home.as_deref());
     let outputs: Vec<PathBuf> = typed.output.iter().map(in_home).collect();
     let request = Request { sources: typed.sources.clone(), ..Request::new(environment) };
-    let swept = sweep(&request, &outputs, typed.dry_run, &gate);
+    let dry_run = typed.dry_run;
+    let (swept, hang) = lookout.over(typed.waiting.patience, move |gate| sweep(&request, &outputs, dry_run, gate));
+    let swept = match swept {
+        Some(swept) if hang.is_none() || swept.outcome != Ending::Cancelled => swept,
+        other => Swept { outcome: Ending::Failed, error: hang, dry_run, ..other.unwrap_or_default() },
+    };
     if typed.json {
         say::json("report", &swept);
     }

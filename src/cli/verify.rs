@@ -13,7 +13,6 @@ use super::page::{self, Page};
 use super::signals::Signals;
 use super::{args, helper, say, terminal, when};
 use crate::command::Ward;
-use crate::event::Observer;
 use crate::freeze::DatabaseOptions;
 use crate::gate::CancelFlag;
 use crate::verify::{Origin, Trust, Verdict, VerifyOptions};
@@ -54,12 +53,9 @@ pub(super) fn verify(typed: &args::Verify) -> ExitCode {
 /// The verdict on an archive; where a filesystem hangs, it cannot be read.
 fn judged(archive: &Path, typed: &args::Verify, lookout: &Lookout) -> Verdict {
     let bars = Bars::of_reading(typed.quiet, ["verifying"; 2]);
-    let (path, options, shown) = (archive.to_owned(), options(typed), bars.clone());
-    let (verdict, hang) = lookout.over(typed.waiting.patience, move |gate| {
-        let observer: &dyn Observer = shown.as_ref().map_or(&(), |bars| bars);
-        crate::verify::verify(&path, &options, gate, observer)
-    });
-    bars.iter().for_each(Bars::end);
+    let (path, options) = (archive.to_owned(), options(typed));
+    let (verdict, hang) = lookout
+        .shown(typed.waiting.patience, bars, move |gate, bars| crate::verify::verify(&path, &options, gate, bars));
     match verdict {
         Some(verdict) if hang.is_none() || verdict.trust != Trust::Cancelled => verdict,
         _ => Verdict { archive_path: archive.into(), error: hang, ..Verdict::default() },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::choice::{self, Capture, Facts, Mode};
 use super::content::{self, Fingerprint, Permit, Pool, Reading};
-use super::database::{Databases, MAGIC, SIDECARS, Spot, is_sidecar};
+use super::database::{Databases, MAGIC, Spot, is_sidecar, may_be_database};
 use super::refusal::{Meaning, meaning};
 use super::staging::Staging;
 use super::tree::{Entry, Held, Marks};
@@ -447,19 +447,4 @@ fn entry(stat: Stat, held: Held, marks: Marks) -> Entry {
 
 fn boxed(xattrs: Xattrs) -> Option<Box<Xattrs>> {
     (!xattrs.is_empty()).then(|| Box::new(xattrs))
-}
-
-/// Whether a file of this name and length may be a database at all: one is a whole number of pages, each of 512 bytes or a
-/// multiple.
-pub(crate) fn may_be_database(name: &[u8], size: u64) -> bool {
-    size >= 512 && (size.is_multiple_of(512) || has_database_name(name))
-}
-
-fn has_database_name(name: &[u8]) -> bool {
-    [&b".sqlite"[..], b".sqlite3", b".db", b".db3"].iter().any(|ending| name.ends_with(ending))
-}
-
-/// The name of the database that `name` would be the log or journal of.
-pub(crate) fn sidecar_of(name: &[u8]) -> Option<&[u8]> {
-    SIDECARS.iter().find_map(|ending| name.strip_suffix(ending.as_bytes()))
 }

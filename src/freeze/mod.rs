@@ -19,9 +19,11 @@ pub use choice::{Capture, Facts, Mode, chain, choose};
 pub use database::{Check, DatabaseOptions, Way, serve};
 pub use settle::{Rest, Restless, Why};
 
-pub(crate) use capture::{is_database, may_be_database, sidecar_of};
+pub(crate) use capture::is_database;
 pub(crate) use content::{Fingerprint, copy, copy_prefix, read};
-pub(crate) use database::{Copied, MAGIC as DATABASE_MAGIC, SIDECARS, check_copy, sessions_in};
+pub(crate) use database::{
+    Copied, MAGIC as DATABASE_MAGIC, SIDECARS, check_copy, may_be_database, sessions_in, sidecar_of,
+};
 pub(crate) use place::{Quarters, is_of_staging};
 pub(crate) use refusal::{Meaning, meaning};
 pub(crate) use staging::{Claim, Staged, Staging};

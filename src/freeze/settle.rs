@@ -357,3 +357,65 @@ impl Watched {
 
 /// The longest tick that a filesystem may have; a kernel with 100 ticks a second.
 pub(crate) const LONGEST_TICK: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::{Held, Marks};
+    use super::*;
+    use crate::entry::{Kind, Stat, Timestamp};
+    use crate::freeze::Staged;
+
+    const AT: Timestamp = Timestamp { seconds: 1_700_000_000, nanos: 5 };
+
+    fn stat() -> Stat {
+        Stat {
+            kind: Kind::File,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            size: 3,
+            blocks: 8,
+            ino: 7,
+            dev: 1,
+            mtime: AT,
+            ctime: AT,
+        }
+    }
+
+    fn watched(held: Held, marks: Marks) -> Option<Watched> {
+        Watched::of(&Entry { name: b"a"[..].into(), stat: stat(), held, xattrs: None, fingerprint: None, marks })
+    }
+
+    /// Two of these conditions could be turned round, and no test noticed.
+    #[test]
+    fn what_is_hot_unproven_or_frozen_with_its_contents_is_watched_and_proves_what_it_can() {
+        let none = Marks::default();
+        let (hot, unproven) = (Marks { hot: true, ..none }, Marks { unproven: true, ..none });
+        let young = Marks { young: true, ..none };
+        let proves = |held, marks| watched(held, marks).map(|watched| watched.proves);
+        let linked = || Held::Link(Staged::default());
+        assert_eq!(proves(linked(), none), None);
+        assert_eq!(proves(linked(), hot), Some(true));
+        assert_eq!(proves(linked(), unproven), Some(false));
+        for held in [Held::Clone, Held::Copy] {
+            assert_eq!(proves(held(Staged::default()), none), Some(true));
+            assert_eq!(proves(held(Staged::default()), young), Some(false));
+            assert_eq!(proves(held(Staged::default()), Marks { young: true, ..unproven }), Some(false));
+            assert_eq!(proves(held(Staged::default()), Marks { database: true, ..hot }), None);
+        }
+    }
+
+    #[test]
+    fn a_file_rests_while_it_is_the_same_of_the_same_length_and_time() {
+        let watched = watched(Held::Copy(Staged::default()), Marks::default()).expect("is watched");
+        assert!(watched.rests(&stat()));
+        for moved in [
+            Stat { ino: 8, ..stat() },
+            Stat { size: 4, ..stat() },
+            Stat { mtime: Timestamp { nanos: 6, ..AT }, ..stat() },
+        ] {
+            assert!(!watched.rests(&moved));
+        }
+    }
+}

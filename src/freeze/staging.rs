@@ -40,6 +40,7 @@ const RESERVE: u64 = 64 << 20;
 
 /// Where something is in staging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Staged(u32);
 
 impl Staged {

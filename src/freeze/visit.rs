@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Freezer;
-use super::capture::{By, Capturer, Outcome, Refusal, sidecar_of};
+use super::capture::{By, Capturer, Outcome, Refusal};
+use super::database::sidecar_of;
 use super::place::Place;
 use super::queue::Queue;
 use super::refusal::{Meaning, meaning};

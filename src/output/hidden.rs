@@ -58,8 +58,9 @@ impl Hidden {
     /// A name that is taken; those of the kernel.
     pub(super) fn publish(&self, dir: &Dir, name: &[u8]) -> io::Result<()> {
         let able = |outcome: &io::Result<()>| {
-            let unable = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM, Errno::MLINK, Errno::ACCESS];
-            !outcome.as_ref().is_err_and(|error| sys::errno(error).is_some_and(|errno| unable.contains(&errno)))
+            let refused = [Errno::PERM, Errno::MLINK, Errno::ACCESS];
+            let is_refused = |error| sys::errno(error).is_some_and(|errno| refused.contains(&errno));
+            !outcome.as_ref().is_err_and(|error| sys::refuses_flags(error) || is_refused(error))
         };
         let renamed = dir.move_to(&self.name, dir, name);
         if able(&renamed) {

@@ -2,16 +2,13 @@
 
 use std::path::Path;
 
-use super::mounts::{filesystems_at, mount_below};
-
-/// Filesystems that cannot exchange two names, whatever the kernel: their rename takes no flags.
-const CANNOT_EXCHANGE: [&str; 6] = ["9p", "ceph", "cifs", "nfs", "nfs4", "smb3"];
+use super::mounts::{cannot_exchange, filesystems_at, mount_below};
 
 /// Why what is at `path` cannot be exchanged as a whole for what was archived of it; nothing where it may well be.
 pub(crate) fn barred(path: &Path) -> Option<String> {
     if let Some(mount) = mount_below(path) {
         return Some(format!("{} is a mount of its own", mount.display()));
     }
-    let kind = filesystems_at(path).into_iter().find(|kind| CANNOT_EXCHANGE.contains(&kind.as_str()))?;
+    let kind = filesystems_at(path).into_iter().find(|kind| cannot_exchange(kind))?;
     Some(format!("{} lies on a filesystem that cannot exchange names ({kind})", path.display()))
 }

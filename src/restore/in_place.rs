@@ -19,7 +19,7 @@ use super::swap::{Keep, Swap, Watch, exchange};
 use super::{Consent, InPlace, Place, Remark, RestoreOptions, Restored, nothing_fits};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::gate::{self, Gate, Realm, Verb};
+use crate::gate::{self, Gate, Realm, Taking, Verb};
 use crate::list::Wanted;
 use crate::plan::{gateway_at, state_directory};
 use crate::relpath::{joined, shown};
@@ -44,9 +44,9 @@ pub(super) fn run(
     let extent = if options.wanted.is_all() { Extent::Whole } else { Extent::Part };
     let lost = if extent == Extent::Whole { survey.lost } else { Vec::new() };
     super::agree(consent, &[&survey.flagged[..], &lost[..]].concat())?;
-    let places = destinations(&survey.roots, options, ways)?;
-    places.iter().try_for_each(|place| ways.check_free(place))?;
-    let mut watch = Watcher { ways, warnings: &mut restored.warnings };
+    let places = destinations(&survey.roots, options, ways, gate)?;
+    places.iter().try_for_each(|place| ways.check_free(place, gate))?;
+    let mut watch = Watcher { ways, gate, warnings: &mut restored.warnings };
     let grounds = grounds(&survey.roots, &places, extent, gate, &mut watch)?;
     let swaps = make_ready(&survey.roots, grounds, &options.wanted)?;
     if !ways.force {
@@ -61,7 +61,7 @@ pub(super) fn run(
     }
     restored.flagged.extend(lost);
     restored.differences.extend(differences(&swaps, &survey.roots)?);
-    let kept = exchange(made(swaps)?, &|place| ways.check_free(place))?;
+    let kept = exchange(made(swaps)?, &|place| ways.check_free(place, gate))?;
     tell(restored, &survey.roots, &places, &kept);
     if extent == Extent::Whole && survey.left_out > 0 {
         restored.warnings.push(left_out(survey.left_out));
@@ -72,12 +72,13 @@ pub(super) fn run(
 /// Collects what people should know.
 struct Watcher<'a> {
     ways: &'a InPlace,
+    gate: &'a Arc<dyn Gate>,
     warnings: &'a mut Vec<String>,
 }
 
 impl Watch for Watcher<'_> {
     fn check_free(&self, root: &Path) -> Result<()> {
-        self.ways.check_free(root)
+        self.ways.check_free(root, self.gate)
     }
 
     fn warn(&mut self, text: String) {
@@ -127,12 +128,9 @@ fn grounds(
 
 /// That the second reading would find what the first has found: a pipe is empty by then.
 fn check_readable_twice(archive: &Path, gate: &Arc<dyn Gate>) -> Result<()> {
-    let look = || {
-        let _step = gate::take_at(&**gate, Verb::Stat, Realm::Output, archive)?;
-        archive.metadata()
-    };
-    match gate::tolerate(look()).map_err(|error| Error::failed("look at", archive, error))? {
-        Some(found) if found.file_type().is_fifo() || found.file_type().is_socket() => {
+    let _step = looking_at(archive, gate)?;
+    match archive.metadata() {
+        Ok(found) if found.file_type().is_fifo() || found.file_type().is_socket() => {
             let (archive, cure) = (archive.display(), "store it in a file first, or restore into a --target");
             Err(Error::Usage(format!("{archive} is a pipe, and in place an archive is read twice: {cure}")))
         }
@@ -182,7 +180,12 @@ fn left_out(names: u64) -> String {
 }
 
 /// Where each root goes: where the caller says, else the state directory to the caller's, else to where it was.
-fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Result<Vec<PathBuf>> {
+fn destinations(
+    roots: &[Root],
+    options: &RestoreOptions,
+    ways: &InPlace,
+    gate: &Arc<dyn Gate>,
+) -> Result<Vec<PathBuf>> {
     let mut places: Vec<PathBuf> = Vec::new();
     for root in roots {
         if let Some(inside) = options.mapping.inside(&root.path) {
@@ -190,10 +193,10 @@ fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Res
             return Err(Error::Usage(format!("{inside} lies in {root}, which is exchanged as a whole: map that")));
         }
         let place = match options.mapping.mapped(&root.path) {
-            None if root.is_state => state_directory(&ways.environment),
+            None if root.is_state => ways.state_directory(gate)?,
             mapped => PathBuf::from(OsStr::from_bytes(mapped.as_deref().unwrap_or(&root.path))),
         };
-        let place = resolved(&place)?;
+        let place = resolved(&place, gate)?;
         if let Some(other) = places.iter().find(|other| place.starts_with(other) || other.starts_with(&place)) {
             let (place, other) = (place.display(), other.display());
             return Err(Error::Usage(format!("{place} and {other} lie in each other: say --map OLD=NEW")));
@@ -207,7 +210,8 @@ fn destinations(roots: &[Root], options: &RestoreOptions, ways: &InPlace) -> Res
 ///
 /// # Errors
 /// A link that leads nowhere, as to a disk that is not mounted: what was restored would take its place on this one.
-fn resolved(path: &Path) -> Result<PathBuf> {
+fn resolved(path: &Path, gate: &Arc<dyn Gate>) -> Result<PathBuf> {
+    let _step = looking_at(path, gate)?;
     let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
     match (path.canonicalize(), path.read_link()) {
         (Ok(real), _) => Ok(real),
@@ -220,9 +224,22 @@ fn resolved(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// To whoever watches for what hangs, all that is looked at there is one step.
+fn looking_at<'a>(path: &Path, gate: &'a Arc<dyn Gate>) -> Result<Taking<'a>> {
+    let step = gate::take_at(&**gate, Verb::Stat, Realm::Output, path);
+    step.map_err(|error| Error::failed("look at", path, error))
+}
+
 impl InPlace {
+    /// Where the caller's state is.
+    fn state_directory(&self, gate: &Arc<dyn Gate>) -> Result<PathBuf> {
+        let _step = looking_at(self.environment.home.as_deref().unwrap_or(Path::new("/")), gate)?;
+        Ok(state_directory(&self.environment))
+    }
+
     /// Sees that nobody works there, unless that is of no concern.
-    pub(super) fn check_free(&self, place: &Path) -> Result<()> {
+    pub(super) fn check_free(&self, place: &Path, gate: &Arc<dyn Gate>) -> Result<()> {
+        let _step = looking_at(place, gate)?;
         let open = || {
             let held = holder(place)?;
             Some(format!("process {} ({}) has {} open", held.process, held.command, held.file.display()))
@@ -247,10 +264,11 @@ impl InPlace {
     pub(super) fn bring_back(
         &self,
         kept: Vec<super::undo::WayBack>,
+        gate: &Arc<dyn Gate>,
         warnings: &mut Vec<String>,
         done: &mut dyn FnMut(&Path, &Path),
     ) -> Result<()> {
-        let mut watch = Watcher { ways: self, warnings };
+        let mut watch = Watcher { ways: self, gate, warnings };
         let named: Result<Vec<_>> = kept.into_iter().map(|way| way.named(&mut watch)).collect();
         named?.into_iter().try_for_each(|way| {
             let root = way.root().to_owned();

@@ -23,9 +23,9 @@ mod undo;
 pub use mapping::Mapping;
 
 pub(crate) use barred::barred;
-#[cfg(feature = "cli")]
-pub(crate) use mounts::filesystems_at;
 pub(crate) use mounts::mounts_below;
+#[cfg(feature = "cli")]
+pub(crate) use mounts::{filesystems_at, is_served};
 pub(crate) use swap::look_at as look_at_swaps;
 pub(crate) use target::sweep as sweep_drafts;
 
@@ -309,8 +309,8 @@ pub fn bring_back(kept: &[PathBuf], ways: &InPlace, gate: &Arc<dyn Gate>) -> Bro
     kept.sort_by_key(|path| std::cmp::Reverse(path.file_name().and_then(|name| kept_at(name.as_bytes()))));
     let found: Result<Vec<WayBack>> = kept.iter().map(|path| WayBack::find(path, gate)).collect();
     let outcome = found.and_then(|found| {
-        found.iter().try_for_each(|way| ways.check_free(way.root()))?;
-        ways.bring_back(found, &mut back.warnings, &mut |root, kept| {
+        found.iter().try_for_each(|way| ways.check_free(way.root(), gate))?;
+        ways.bring_back(found, gate, &mut back.warnings, &mut |root, kept| {
             let kept = Some(PathName::from(kept));
             back.places.push(Place { path: PathName::from(root), restored_to: PathName::from(root), kept });
         })

@@ -5,6 +5,20 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+/// Filesystems that answer when another machine does, or the host of this one; and whether they may be able to exchange two
+/// names: the rename of the others takes no flags, whatever the kernel.
+const REMOTE: [(&str, bool); 9] = [
+    ("9p", false),
+    ("afs", true),
+    ("ceph", false),
+    ("cifs", false),
+    ("lustre", true),
+    ("nfs", false),
+    ("nfs4", false),
+    ("smb3", false),
+    ("virtiofs", true),
+];
+
 /// A mount point below `path`, and not at it.
 pub(super) fn mount_below(path: &Path) -> Option<PathBuf> {
     mounts_below(path).into_iter().next()
@@ -21,6 +35,17 @@ pub(crate) fn mounts_below(path: &Path) -> Vec<PathBuf> {
 /// No path is resolved for that.
 pub(crate) fn filesystems_at(path: &Path) -> Vec<String> {
     kinds(&table(), path)
+}
+
+/// Whether a filesystem of this kind answers only when another program, or another machine, does.
+#[cfg(any(feature = "cli", test))]
+pub(crate) fn is_served(kind: &str) -> bool {
+    kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.") || REMOTE.iter().any(|(remote, _)| *remote == kind)
+}
+
+/// Whether it is known that a filesystem of this kind cannot exchange two names.
+pub(super) fn cannot_exchange(kind: &str) -> bool {
+    REMOTE.contains(&(kind, false))
 }
 
 fn kinds(table: &[u8], path: &Path) -> Vec<String> {
@@ -85,6 +110,23 @@ mod tests {
             ("/mntx", vec!["ext4"]),
         ] {
             assert_eq!(kinds(table, Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_others_serve_may_hang_and_some_of_it_cannot_exchange() {
+        for (kind, served, barred) in [
+            ("fuse", true, false),
+            ("fuse.sshfs", true, false),
+            ("fuseblk", true, false),
+            ("fusectl", false, false),
+            ("nfs4", true, true),
+            ("cifs", true, true),
+            ("virtiofs", true, false),
+            ("ext4", false, false),
+            ("tmpfs", false, false),
+        ] {
+            assert_eq!((is_served(kind), cannot_exchange(kind)), (served, barred), "{kind}");
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::gate::{Gate, Realm};
 use crate::leftover::{Leftover, Standing};
 use crate::naming::{is_partial_name, partial_name};
+use crate::output::made_directory;
 use crate::sys::{self, Dir, Listing};
 use crate::tree::{self, Claim, Draft, claim};
 
@@ -31,8 +32,7 @@ impl Target {
         let name =
             absolute.file_name().ok_or_else(|| Error::Usage(format!("{} names no directory", path.display())))?;
         let parent = absolute.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(parent).map_err(|error| Error::failed("make the directory", parent, error))?;
-        let canonical = parent.canonicalize().map_err(|error| Error::failed("resolve", parent, error))?;
+        let canonical = made_directory(parent, gate)?;
         let fail = |error| Error::failed("restore into", parent, error);
         let host = Dir::open_canonical(&canonical, Realm::Output, Arc::clone(gate)).map_err(fail)?;
         check_free(&host, name.as_bytes(), path)?;

@@ -11,7 +11,7 @@ use super::mark::{Mark, is_mark};
 use super::sidecars::arrange;
 use super::swap::{Watch, finish, is_by_name, recover};
 use crate::error::{Error, Result};
-use crate::gate::{Gate, Realm};
+use crate::gate::{self, Gate, Realm, Verb};
 use crate::naming::{is_swap_name, name_before};
 use crate::sys::Dir;
 use crate::tree::{Claim, claim, is_ours};
@@ -37,7 +37,7 @@ impl WayBack {
         let stranger = || Error::Usage(format!("{} is nothing that a restore in place has kept", path.display()));
         let absolute = std::path::absolute(path).map_err(fail)?;
         let name = absolute.file_name().ok_or_else(stranger)?.as_bytes().to_vec();
-        let parent = absolute.parent().unwrap_or(Path::new("/")).canonicalize().map_err(fail)?;
+        let parent = real(absolute.parent().unwrap_or(Path::new("/")), gate).map_err(fail)?;
         let host = Dir::open_canonical(&parent, Realm::Output, Arc::clone(gate)).map_err(fail)?;
         Spot::new(host.clone(), &name).stat().map_err(fail)?.ok_or_else(stranger)?;
         let label = name_before(&name).filter(|_| !is_mark(&name));
@@ -105,6 +105,12 @@ impl WayBack {
         watch.warn(format!("{} has its name now: {}", path.display(), kept.display()));
         Self::find(&kept, ground.host().gate())
     }
+}
+
+/// A directory's path without symbolic links.
+fn real(directory: &Path, gate: &Arc<dyn Gate>) -> io::Result<PathBuf> {
+    let _step = gate::take_at(&**gate, Verb::Stat, Realm::Output, directory)?;
+    directory.canonicalize()
 }
 
 /// Exchanges the root itself and what was kept of it. A mark tells whoever comes after a kill which of the two shall be at

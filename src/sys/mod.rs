@@ -81,9 +81,10 @@ pub(crate) fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Whether a rename with a flag failed as it does where the filesystem knows none: NFS, sshfs, 9p, ZFS before 2.2.
+/// Whether a rename with a flag, or a link, failed as it does where the filesystem knows none: NFS, sshfs, 9p, ZFS before
+/// 2.2.
 pub(crate) fn refuses_flags(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+    errno(error).is_some_and(|errno| [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP].contains(&errno))
 }
 
 /// A path that leads to what is open, as long as it is, in this process and in those that it starts, even where it has no

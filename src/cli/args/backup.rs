@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::{EXAMPLES, checks};
+use super::{EXAMPLES, Waiting, checks};
 use crate::archive::Compression;
 use crate::cli::keep::Keep;
 use crate::cli::{duration, helper};
@@ -192,9 +192,8 @@ pub(in crate::cli) struct Freezing {
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration::settle)]
     pub(in crate::cli) sqlite_timeout: Duration,
 
-    /// How long a call to a filesystem may take before that is said to hang, and the run given up; at least 1s
-    #[arg(long, value_name = "DUR", default_value = "5m", value_parser = duration::at_least_a_second)]
-    pub(in crate::cli) patience: Duration,
+    #[command(flatten)]
+    pub(in crate::cli) waiting: Waiting,
 
     /// How copies of databases are checked: quick, full (indexes too) or off
     #[arg(long, value_name = "HOW", default_value = "quick", value_parser = checks())]

@@ -118,6 +118,9 @@ pub(in crate::cli) struct Sweep {
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
 
+    #[command(flatten)]
+    pub(in crate::cli) waiting: Waiting,
+
     /// Print one JSON object on standard output
     #[arg(long)]
     pub(in crate::cli) json: bool,

@@ -102,6 +102,9 @@ pub(in crate::cli) struct Restore {
     #[arg(long, requires = "target")]
     pub(in crate::cli) no_sync: bool,
 
+    #[command(flatten)]
+    pub(in crate::cli) waiting: Waiting,
+
     /// Do not ask about names that the archive says are not whole
     #[arg(short, long)]
     pub(in crate::cli) yes: bool,

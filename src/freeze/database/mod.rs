@@ -18,6 +18,7 @@
 mod child;
 mod helper;
 mod live;
+mod names;
 mod sessions;
 mod source;
 mod stamps;
@@ -26,6 +27,7 @@ mod words;
 pub use child::serve;
 
 pub(crate) use live::{Database, Spot};
+pub(crate) use names::{MAGIC, SIDECARS, is_sidecar, may_be_database, sidecar, sidecar_of};
 pub(crate) use words::Copied;
 pub use words::Way;
 
@@ -48,16 +50,8 @@ use crate::sys;
 use crate::transcript::Stored;
 use helper::Helper;
 use live::{Asked, Run};
+use names::{JOURNAL, SHM, WAL};
 use words::{Ask, Say, Task};
-
-/// How a database file begins.
-pub(crate) const MAGIC: &[u8] = b"SQLite format 3\0";
-
-/// The other files of a database, by the ending of their names.
-pub(crate) const SIDECARS: [&str; 3] = ["-wal", "-journal", "-shm"];
-const WAL: usize = 0;
-const JOURNAL: usize = 1;
-const SHM: usize = 2;
 
 /// The copy's name in its private directory; what follows are raw copies of the sidecars.
 const COPY: &[u8] = b"0";
@@ -70,22 +64,6 @@ const MOST_COPIES: usize = 4;
 
 /// For how long the databases are pinned anew before the tree is looked at all the same.
 const PIN_BUDGET: Duration = Duration::from_millis(200);
-
-/// The name of a sidecar of `name`.
-pub(crate) fn sidecar(name: &[u8], number: usize) -> Vec<u8> {
-    [name, SIDECARS[number].as_bytes()].concat()
-}
-
-/// Whether a file with the name of a sidecar is one, by its first eight bytes (fewer, if it has no more): people may give
-/// a file any name.
-pub(crate) fn is_sidecar(name: &[u8], start: &[u8]) -> bool {
-    const LOG: [&[u8]; 2] = [&[0x37, 0x7f, 0x06, 0x82], &[0x37, 0x7f, 0x06, 0x83]];
-    const ROLLBACK: &[u8] = &[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-    let is = |number: usize| name.ends_with(SIDECARS[number].as_bytes());
-    // A journal that is kept for the next transaction begins with zeros.
-    let idle = start.iter().all(|&byte| byte == 0);
-    idle || is(SHM) || is(WAL) && LOG.iter().any(|magic| start.starts_with(magic)) || is(JOURNAL) && start == ROLLBACK
-}
 
 /// The name of a raw copy of a sidecar.
 fn part(number: usize) -> String {
