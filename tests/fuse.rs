@@ -376,7 +376,7 @@ fn looking_hangs(call: Call, archive: &str, verb: &str) {
 fn a_restore_to_and_a_sweep_of_a_filesystem_that_hangs_say_so_and_end() {
     std::thread::scope(|scope| {
         for (call, verb) in [
-            (Call::GetAttr, "restore --target HANGING/new"),
+            (Call::ReadDir, "restore --target HANGING/new"),
             (Call::MakeDir, "restore --target HANGING/new"),
             (Call::MakeDir, "restore --in-place --map PLAIN/notes=HANGING/notes"),
             (Call::GetAttr, "sweep HANGING"),
@@ -404,7 +404,7 @@ fn acting_hangs(call: Call, verb: &str) {
     let is_restore = verb.starts_with("restore");
     let ran = scene.run(&words.chain(is_restore.then_some(archive.as_os_str())).collect::<Vec<_>>());
     let ran = ran.ends_within(Duration::from_secs(30));
-    assert!(scene.source.waiting() > 0, "{call:?} {verb}: nobody waits");
+    assert!(scene.source.waiting() > 0, "{call:?} {verb}: nobody waits: {:?}", ran.map(|ran| ran.said));
     scene.source.get_well();
     let ran = ran.unwrap_or_else(|| panic!("{call:?} {verb}: it goes on"));
     let told = ran.said.contains(" has not come back") && ran.said.contains(&place(&hanging));
