@@ -20,6 +20,9 @@ pub struct Told {
     pub is_instant: bool,
     instant: Option<u64>,
     freeze_us: u64,
+    elapsed_ms: u64,
+    /// When it was told, which is after the run.
+    told_at: u64,
     losses: BTreeSet<PathBuf>,
     departed: Vec<PathBuf>,
 }
@@ -34,6 +37,8 @@ impl Told {
             is_instant: report.consistent == Some(Consistency::Instant),
             instant: report.instant.as_deref().map(churn::instant_ns),
             freeze_us: report.freeze_microseconds,
+            elapsed_ms: report.elapsed_milliseconds.unwrap_or_default(),
+            told_at: churn::now_ns(),
             losses: report.losses.iter().map(path).collect(),
             departed: report.departed.iter().map(path).collect(),
         }
@@ -51,17 +56,21 @@ impl Told {
             is_instant: report["consistent"] == "instant",
             instant: report["instant"].as_str().map(churn::instant_ns),
             freeze_us: report["freezeMicroseconds"].as_u64().unwrap_or_default(),
+            elapsed_ms: report["elapsedMilliseconds"].as_u64().unwrap_or_default(),
+            told_at: churn::now_ns(),
             losses: paths("losses").into_iter().collect(),
             departed: paths("departed"),
         }
     }
 
-    /// The freeze, in nanoseconds since the epoch.
+    /// The freeze, in nanoseconds since the epoch. Without an instant, its end is not told: then only what stood before and
+    /// after the whole run is certain. (The end was once taken for the time of judging, and what came in between was missed.)
     fn span(&self) -> (u64, u64) {
-        // Without an instant, the end is not told: then only what stood before and after the whole run is certain.
-        let end = self.instant.unwrap_or_else(churn::now_ns);
-        let unknown = if self.instant.is_some() { 0 } else { 10_000_000_000 };
-        (end.saturating_sub(self.freeze_us * 1_000 + unknown), end)
+        const LATE: u64 = 10_000_000_000;
+        match self.instant {
+            Some(instant) => (instant.saturating_sub(self.freeze_us * 1_000), instant),
+            None => (self.told_at.saturating_sub(self.elapsed_ms * 1_000_000 + LATE), self.told_at),
+        }
     }
 
     /// Holds the archive of `state` against the truth.
