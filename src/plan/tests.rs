@@ -576,23 +576,3 @@ proptest::proptest! {
 
 static JUDGED: std::sync::OnceLock<Rules> = std::sync::OnceLock::new();
 static PLAIN: std::sync::OnceLock<Rules> = std::sync::OnceLock::new();
-
-/// Not a test of speed on a busy machine: it finds a rule that became slow by an order of magnitude.
-#[test]
-fn judging_a_name_takes_about_a_microsecond() {
-    let rules = Home::with_config(OLD).exclude("*.bak").exclude("a/*.log").plan().rules;
-    let paths: Vec<Vec<u8>> = (0..1_000_u32)
-        .map(|n| format!("agents/main/sessions/{n:08x}-0000-4000-8000-000000000000.jsonl").into_bytes())
-        .collect();
-    let start = std::time::Instant::now();
-    let mut linkable = 0_u32;
-    for _ in 0..100 {
-        for path in &paths {
-            linkable += u32::from(rules.judge(0, path, Kind::File) == Verdict::Keep(Class::Linkable));
-        }
-    }
-    let each = start.elapsed() / 100_000;
-    assert_eq!(linkable, 100_000);
-    assert!(each < std::time::Duration::from_micros(20), "{each:?}");
-    println!("{each:?} a name");
-}
