@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -184,11 +184,19 @@ fn is_shared(looks: &Looks) -> bool {
 fn a_session_that_grows_faster_than_it_is_read_is_archived_as_far_as_it_was() {
     let scene = Scene::new();
     let session = scene.state().join("agents/main/sessions/endless.jsonl");
-    write(&session, "");
     let record = [b"{\"said\":\"".to_vec(), vec![b'x'; 100_000], b"\"}\n".to_vec()].concat();
+    write(&session, record.repeat(500));
     let (report, archive) = scene.beside(|stop| {
         let mut file = OpenOptions::new().append(true).open(&session).expect("opens");
-        while !stop.load(Ordering::Relaxed) && file.metadata().expect("is there").len() < 4 << 30 {
+        // As fast as it can from when it is linked, and no further than a slow disk takes in good time.
+        let (mut was_linked, mut left) = (false, 4_000);
+        while !stop.load(Ordering::Relaxed) {
+            was_linked |= file.metadata().expect("is there").nlink() > 1;
+            if was_linked && left > 0 {
+                left -= 1;
+            } else {
+                thread::sleep(Duration::from_millis(1));
+            }
             file.write_all(&record).expect("appends");
         }
     });
