@@ -38,10 +38,10 @@ pub(crate) struct Target {
 
 impl Target {
     /// Opens the directory of `path`, making it where it is missing, and sees that the name is free. Unless that is
-    /// `fixed`, the archive gets the next name of its second if this one is taken later.
+    /// `fixed`, the archive gets the next name of its second if this one is taken by then.
     ///
     /// # Errors
-    /// A name that is taken; a directory that cannot be made or opened.
+    /// A name that is taken, and has no next one; a directory that cannot be made or opened.
     pub(crate) fn open(path: &Path, fixed: bool, gate: &Arc<dyn Gate>) -> Result<Self> {
         let name = path.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", path.display())))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -51,9 +51,16 @@ impl Target {
         let target = Self { dir, directory, name: name.as_bytes().to_vec(), fixed };
         match sys::if_there(target.dir.stat(&target.name)) {
             Ok(None) => Ok(target),
+            // Since somebody found it free, another run has published there.
+            Ok(Some(_)) if target.next_name().is_some() => Ok(target),
             Ok(Some(_)) => Err(taken(target.path(), io::Error::from(Errno::EXIST))),
             Err(error) => Err(Error::failed("look at the output", target.path(), error)),
         }
+    }
+
+    /// The name that the archive gets if its own is taken: another source's archive of this second is wanted as well.
+    fn next_name(&self) -> Option<String> {
+        next_archive_name(&self.name).filter(|_| !self.fixed)
     }
 
     /// The final path.
@@ -266,9 +273,7 @@ impl Verified {
         };
         while let Err(error) = name_it(&target) {
             let is_taken = sys::errno(&error) == Some(Errno::EXIST);
-            let next = next_archive_name(&target.name).filter(|_| is_taken && !target.fixed);
-            // Another source's archive of this second: each of them is wanted.
-            target.name = match next {
+            target.name = match target.next_name().filter(|_| is_taken) {
                 Some(next) => next.into_bytes(),
                 None if is_taken => return Err(taken(target.path(), error)),
                 None => return Err(Error::failed("publish the archive as", target.path(), error)),
@@ -428,6 +433,28 @@ mod tests {
             let expected = ["", "-2", "-3"].map(|suffix| format!("clawsnap-20261123T231500Z{suffix}.tar"));
             assert_eq!(published, expected.map(|name| top.path().canonicalize().expect("resolves").join(name)));
             assert_eq!(names(top.path()).len(), 3);
+        }
+    }
+
+    /// A run that had found a name free, and opened the directory when another had published under it, failed: of eight that
+    /// were started at once, on btrfs, one.
+    #[test]
+    fn a_name_that_was_taken_before_anything_is_written_makes_way_for_the_next_unless_it_was_asked_for() {
+        for gate in filesystems() {
+            let top = tempfile::tempdir().expect("a directory");
+            let path = top.path().join("clawsnap-20261123T231500Z.tar");
+            std::fs::write(&path, b"precious").expect("writes");
+            let open = |name: &str, fixed| Target::open(&top.path().join(name), fixed, &gate);
+            let draft = open("clawsnap-20261123T231500Z.tar", false).and_then(Draft::create).expect("creates");
+            let published = draft.seal().expect("seals").trust().publish().expect("publishes");
+            assert!(published.ends_with("clawsnap-20261123T231500Z-2.tar"), "{}", published.display());
+            assert_eq!(std::fs::read(&path).expect("is there"), b"precious");
+            std::fs::write(top.path().join("clawsnap-20261123T231500Z-99.tar"), b"the last").expect("writes");
+            let taken = [("clawsnap-20261123T231500Z.tar", true), ("clawsnap-20261123T231500Z-99.tar", false)];
+            for (name, fixed) in taken {
+                let refused = open(name, fixed).map(drop).expect_err("is taken").to_string();
+                assert!(refused.contains("nothing is ever overwritten"), "{refused}");
+            }
         }
     }
 
