@@ -343,14 +343,15 @@ fn fewer_threads_make_a_backup_too() {
     make_state(&home.join("state"));
     let program = top.path().join("clawsnap");
     fs::copy(env!("CARGO_BIN_EXE_clawsnap"), &program).expect("copies");
-    // A user of whom nothing else runs.
-    assert!(can(&["chown", "-R", "54321:54321", text(top.path())]));
+    // A user of whom nothing else runs, not even this test beside this one: their threads would be counted together.
+    let user = (100_000 + std::process::id()).to_string();
+    assert!(can(&["chown", "-R", &format!("{user}:{user}"), text(top.path())]));
     let before = snapshot(&home.join("state"));
     let mut ended = BTreeMap::new();
     for limit in 1..=24 {
         let archive = top.path().join(format!("{limit}.tar"));
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=54321", "--regid=54321", "--clear-groups", "prlimit"]);
+        command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "prlimit"]);
         command.args([&format!("--nproc={limit}:{limit}"), text(&program), "create", "-q"]);
         command.args(["-o", text(&archive)]).env("OPENCLAW_STATE_DIR", home.join("state")).env("HOME", &home);
         let output = command.current_dir("/").output().expect("runs");
