@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -188,11 +188,11 @@ fn a_session_that_grows_faster_than_it_is_read_is_archived_as_far_as_it_was() {
     write(&session, record.repeat(500));
     let (report, archive) = scene.beside(|stop| {
         let mut file = OpenOptions::new().append(true).open(&session).expect("opens");
-        // As fast as it can from when it is linked, and no further than a slow disk takes in good time.
-        let (mut was_linked, mut left) = (false, 4_000);
+        // As fast as it can from when it is about to be frozen, and no further than a slow disk takes in good time.
+        let (mut is_begun, mut left) = (false, 4_000);
         while !stop.load(Ordering::Relaxed) {
-            was_linked |= file.metadata().expect("is there").nlink() > 1;
-            if was_linked && left > 0 {
+            is_begun = is_begun || !leftovers(&scene.path("home")).is_empty();
+            if is_begun && left > 0 {
                 left -= 1;
             } else {
                 thread::sleep(Duration::from_millis(1));
