@@ -16,7 +16,7 @@ const WHAT: &str = "CLAWSNAP_TEST_OWNER";
 const WHERE: &str = "CLAWSNAP_TEST_DIRECTORY";
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an owner does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
