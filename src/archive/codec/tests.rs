@@ -153,12 +153,23 @@ fn assert_round_trip(data: &[u8], text: &str, threads: u32) {
 #[test]
 fn what_goes_in_comes_out() {
     let data = mixed_data(5 << 20);
-    let texts = ["zstd", "zstd:1", "zstd:7", "xz", "xz:1", "gzip", "gzip:1", "gzip:9", "none"];
+    let texts = ["zstd", "zstd:1", "zstd:7", "xz", "xz:0", "xz:1", "xz:2", "gzip", "gzip:1", "gzip:9", "none"];
     for text in texts {
         for threads in [1, 2, 5] {
             assert_round_trip(&data, text, threads);
         }
         assert_round_trip(b"x", text, 0);
+    }
+}
+
+/// What we set of them is not what libzstd and liblzma would; the levels stay what they are for.
+#[test]
+fn each_of_the_lower_levels_is_smaller_than_the_one_below() {
+    let text = [include_str!("tests.rs"), include_str!("../../create.rs"), include_str!("../../sys/dir.rs")].concat();
+    let length = |level: &&str| compress_with(text.as_bytes(), parse(level).expect("valid"), 2).len();
+    for levels in [&["zstd:1", "zstd:2", "zstd:3"][..], &["xz:0", "xz:1", "xz:2", "xz:3", "xz:4"]] {
+        let lengths: Vec<usize> = levels.iter().map(length).collect();
+        assert!(lengths.is_sorted_by(|below, level| below > level), "{levels:?}: {lengths:?}");
     }
 }
 
