@@ -158,29 +158,6 @@ pub fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// Paths of the names in one directory, one after the other in the same place: an allocation for each is a tenth of what
-/// it takes to judge them.
-pub(crate) struct PathsIn {
-    path: Vec<u8>,
-    stem: usize,
-}
-
-impl PathsIn {
-    /// Those in `dir`.
-    pub(crate) fn new(dir: &[u8]) -> Self {
-        let mut path = dir.to_vec();
-        path.extend((!dir.is_empty()).then_some(b'/'));
-        Self { stem: path.len(), path }
-    }
-
-    /// `name` [joined] to the directory.
-    pub(crate) fn path(&mut self, name: &[u8]) -> &[u8] {
-        self.path.truncate(self.stem);
-        self.path.extend_from_slice(name);
-        &self.path
-    }
-}
-
 /// The directory of a path, and the name in it; the inverse of [`joined`].
 pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&c| c == b'/') {
@@ -312,16 +289,6 @@ mod tests {
         names.extend(sorted.clone());
         sort_by_name_once(&mut names, |name| name.as_bytes());
         assert_eq!(names, sorted);
-    }
-
-    #[test]
-    fn paths_in_a_directory_are_its_names_joined_to_it() {
-        for dir in [&b""[..], b"a", b"a/b"] {
-            let mut paths = PathsIn::new(dir);
-            for name in [&b"long-name"[..], b"x", b"x.y"] {
-                assert_eq!(paths.path(name), joined(dir, name));
-            }
-        }
     }
 
     #[test]

@@ -134,18 +134,11 @@ impl Freezer<'_> {
     fn round(&self, visits: Vec<NodeId>) -> io::Result<()> {
         let tasks = visits.into_iter().map(Task::Visit).collect();
         Queue::run(self.workers, tasks, |task, worker, queue| self.work(task, worker, queue))?;
-        let visited = std::mem::take(&mut *self.visited()).into_iter().collect();
-        Queue::run(self.workers, visited, |id, _, _| {
-            self.sort_entries(id);
-            Ok(())
-        })
-    }
-
-    /// Captured by inode and in shares, they lie as it came.
-    fn sort_entries(&self, id: NodeId) {
-        let mut entries = std::mem::take(&mut self.nodes()[id as usize].entries);
-        sort_by_name(&mut entries, |entry| &entry.name);
-        self.nodes()[id as usize].entries = entries;
+        let mut nodes = self.nodes();
+        for id in std::mem::take(&mut *self.visited()) {
+            sort_by_name(&mut nodes[id as usize].entries, |entry| &entry.name);
+        }
+        Ok(())
     }
 
     /// Looks at every directory and every watched file again; those that moved last are looked at first, as the time

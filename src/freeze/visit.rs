@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::fate::Fate;
 use crate::gate::Verb;
 use crate::plan::{Class, Verdict};
-use crate::relpath::{Leaf, PathsIn, RelPath, split};
+use crate::relpath::{Leaf, RelPath, joined, split};
 use crate::sys::{self, Dir, Listed, Listing};
 
 /// How many names of one directory are captured at a stretch before another worker may take some.
@@ -297,14 +297,13 @@ impl Freezer<'_> {
         let mut compared = Compared::with_room(notes, kept, wanted);
         let mut old = old.into_iter().peekable();
         let visit = Visit { id, root, opened, listing };
-        let mut paths = PathsIn::new(opened.dir.path().as_bytes());
         for (at, listed) in listing.names.iter().enumerate() {
             while let Some(gone) = old.next_if(|entry| entry.name < listed.name) {
                 Self::missing(&mut compared, gone, listing.trouble.is_some());
             }
             let before = old.next_if(|entry| entry.name == listed.name);
             compared.notes.remove(&listed.name);
-            self.compare_name(&mut compared, visit, at, before, &mut paths)?;
+            self.compare_name(&mut compared, visit, at, before)?;
         }
         old.for_each(|gone| Self::missing(&mut compared, gone, listing.trouble.is_some()));
         for name in unresolved {
@@ -344,7 +343,6 @@ impl Freezer<'_> {
         visit: Visit<'_>,
         at: usize,
         before: Option<Entry>,
-        paths: &mut PathsIn,
     ) -> io::Result<()> {
         let Visit { id, root, opened, listing } = visit;
         let listed = &listing.names[at];
@@ -354,7 +352,7 @@ impl Freezer<'_> {
             self.unresolved(id, listed.name.clone());
             return Ok(());
         };
-        let class = match self.judge(root, paths.path(&listed.name), kind) {
+        let class = match self.judge(root, opened.dir.path(), &listed.name, kind) {
             Verdict::Keep(class) => class,
             Verdict::Exclude(rule) => {
                 compared.notes.insert(listed.name.clone(), Fate::Excluded(rule.into()));
@@ -403,11 +401,11 @@ impl Freezer<'_> {
         }
     }
 
-    fn judge(&self, root: u16, path: &[u8], kind: Kind) -> Verdict<'_> {
+    fn judge(&self, root: u16, dir: &RelPath, name: &[u8], kind: Kind) -> Verdict<'_> {
         if self.bases[usize::from(root)].only.is_some() {
             return Verdict::Keep(self.rules.class_of_root(usize::from(root)));
         }
-        self.rules.judge(usize::from(root), path, kind)
+        self.rules.judge(usize::from(root), &joined(dir.as_bytes(), name), kind)
     }
 
     /// Whether a listed name is still bound to what is held. The listing's inode number tells, as long as what we

@@ -33,8 +33,8 @@ const LDM_RATE_LOG: u32 = 9;
 const NEAR_LEVEL: i32 = 2;
 
 /// log2 of the entries in the table of matches, of four bytes each: 128 KiB stay beside the processor. With this and the
-/// shortest match, a quarter of the time to compress sessions is saved for 4 % of the size; level 1 (14, 7) takes no less
-/// and 5 % more bytes.
+/// shortest match, a quarter of the time to compress sessions is saved for 4 % of the size; level 1 (14, 7) takes hardly
+/// less, and makes 5 % more bytes.
 const NEAR_HASH_LOG: u32 = 15;
 
 /// Bytes of the shortest match that is looked for.
