@@ -114,11 +114,11 @@ fn folded(report: &Report) -> Vec<String> {
 /// turn in the usual five seconds: here a lock is waited for as long as anything may take.
 fn under_a_writer(journal: &str, expected: &str) {
     let scene = Scene::new();
-    let databases = || DatabaseOptions { helper: helper(), timeout: owner::PATIENCE, ..DatabaseOptions::default() };
+    let patience = DatabaseOptions { helper: helper(), timeout: owner::PATIENCE, check: Check::Quick };
     let owner = Owner::start(&scene.state(), journal, Habit::Writes);
     let (runs, mut instants) = (runs(300), 0);
     for _ in 0..runs {
-        let (report, archive) = scene.backup_by(scene.usual().databases(databases()));
+        let (report, archive) = scene.backup_by(scene.usual().databases(patience.clone()));
         assert_eq!((report.exit_code(), report.counts.torn), (0, 0), "{:?}", report.losses);
         assert_eq!(way(&report), [(expected, "ok")]);
         assert!(assert_sound(&scene.copy_of(&archive, &scene.database())) > 0);
