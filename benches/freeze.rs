@@ -2,10 +2,12 @@
 //!
 //! In turns, so that whatever else the machine does meets all: `cp -al` of the state directory; [`clawsnap::rehearse`]
 //! of it, which freezes and lets go again; and a bare loop of `linkat` and `statx` over its sessions, with as many
-//! threads as the freeze has, into directories as small as those of the freeze. The names of that loop are listed and
-//! sorted beforehand. What each leaves behind is removed, and the disk synced, outside of the timing. The quiet round
-//! is the last check of the freeze, which found nothing that had moved. The verdicts are the medians of the ratios of
-//! these turns. The exit code tells only whether it could be measured, never how fast it was.
+//! threads as the freeze has, each into a directory of its own. The names of that loop are listed and sorted
+//! beforehand. It runs once more into directories as small as those of the freeze, which take names faster: what is
+//! left between that and the freeze is what the freeze does beside, which is to list, to look before it links, and to
+//! judge. What each leaves behind is removed, and the disk synced, outside of the timing. The quiet round is the last
+//! check of the freeze, which found nothing that had moved. The verdicts are the medians of the ratios of these turns.
+//! The exit code tells only whether it could be measured, never how fast it was.
 //!
 //!     CLAWSNAP_BENCH_FILES   sessions in a tree (100,000)
 //!     CLAWSNAP_BENCH_PAIRS   turns for each tree (7)
@@ -33,6 +35,7 @@ use clawsnap::plan::{Environment, Request};
 use clawsnap::report::{Consistency, Outcome, Report};
 use clawsnap::{Create, Output, create, freeze, rehearse};
 
+use bare::Spread;
 use common::{Result, SEED, Scale, head, in_turns, load, next, ratios, run, seconds, sync, verdict};
 
 /// Set for the child process that makes a whole backup: its memory is its own.
@@ -91,14 +94,17 @@ fn measure(work: &Path, state: &Path, agents: usize, scale: &Scale) -> Result<Ra
         quiet.borrow_mut().push(last);
         Ok(took)
     };
-    let bare = || time_beside(&work.join("links"), |links| names.link(links));
-    let [copy, freeze, bare] =
-        in_turns(scale.pairs, [&|| time_beside(&work.join("copy"), |copy| time_copy(state, copy)), &freeze, &bare])?;
+    let copy = || time_beside(&work.join("copy"), |copy| time_copy(state, copy));
+    let bare = |spread| time_beside(&work.join("links"), |links| names.link(links, spread));
+    let [copy, freeze, bare, spread] =
+        in_turns(scale.pairs, [&copy, &freeze, &|| bare(Spread::None), &|| bare(Spread::Shards)])?;
     let quiet = quiet.into_inner().split_off(1);
     seconds("cp -al", &copy);
     seconds("freeze", &freeze);
     seconds("linkat and statx", &bare);
+    seconds("  into shards", &spread);
     seconds("quiet round", &quiet);
+    ratios("freeze / into shards", &freeze, &spread);
     Ok(Ratios {
         to_copy: ratios("freeze / cp -al", &freeze, &copy),
         to_bare: ratios("freeze / bare", &freeze, &bare),

@@ -9,8 +9,23 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, linkat, mkdirat, o
 
 use super::Result;
 
-/// As many links as the freeze puts into one directory.
-const SHARD: usize = 128;
+/// How many links go into one directory.
+#[derive(Clone, Copy)]
+pub(crate) enum Spread {
+    /// All of a thread's: nothing but the two system calls.
+    None,
+    /// As many as the freeze puts into one of its shards.
+    Shards,
+}
+
+impl Spread {
+    fn links(self) -> usize {
+        match self {
+            Self::None => usize::MAX,
+            Self::Shards => 128,
+        }
+    }
+}
 
 /// Names that a thread takes at a stretch.
 const CHUNK: usize = 512;
@@ -46,14 +61,14 @@ impl Names {
         Ok(all)
     }
 
-    /// Links each file into fresh directories of [`SHARD`] names in `staging`, with as many threads as the freeze has,
-    /// and looks at each link. Each thread fills directories of its own, and makes them.
-    pub(crate) fn link(&self, staging: &Path) -> Result<Duration> {
+    /// Links each file into fresh directories in `staging`, with as many threads as the freeze has, and looks at each
+    /// link. Each thread fills directories of its own, and makes them.
+    pub(crate) fn link(&self, staging: &Path, spread: Spread) -> Result<Duration> {
         std::fs::create_dir(staging)?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
         let (begun, next) = (Instant::now(), AtomicUsize::new(0));
         let outcomes: Vec<rustix::io::Result<()>> = std::thread::scope(|scope| {
-            let work = |thread| self.link_some(staging, thread, &next);
+            let work = |thread| self.link_some(staging, thread, spread, &next);
             let others: Vec<_> = (1..threads).map(|thread| scope.spawn(move || work(thread))).collect();
             let own = work(0);
             let joined = others.into_iter().map(|other| other.join().unwrap_or(Err(rustix::io::Errno::CANCELED)));
@@ -64,7 +79,8 @@ impl Names {
         Ok(took)
     }
 
-    fn link_some(&self, staging: &Path, thread: usize, next: &AtomicUsize) -> rustix::io::Result<()> {
+    fn link_some(&self, staging: &Path, thread: usize, spread: Spread, next: &AtomicUsize) -> rustix::io::Result<()> {
+        let links = spread.links();
         let mut linked = 0;
         let mut shard = None;
         loop {
@@ -74,13 +90,13 @@ impl Names {
                 return Ok(());
             }
             for (dir, name) in chunk {
-                if linked % SHARD == 0 {
-                    let path = staging.join(format!("{thread}-{}", linked / SHARD));
+                if linked % links == 0 {
+                    let path = staging.join(format!("{thread}-{}", linked / links));
                     mkdirat(CWD, &path, Mode::RWXU)?;
                     shard = Some(openat(CWD, &path, DIRECTORY, Mode::empty())?);
                 }
                 let Some(shard) = &shard else { continue };
-                let second = (linked % SHARD).to_string();
+                let second = (linked % links).to_string();
                 linkat(&self.dirs[*dir], name, shard, &second, AtFlags::empty())?;
                 statx(shard, &second, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
                 linked += 1;
