@@ -35,7 +35,6 @@ use clawsnap::plan::{Environment, Request};
 use clawsnap::report::{Consistency, Outcome, Report};
 use clawsnap::{Create, Output, create, freeze, rehearse};
 
-use bare::Spread;
 use common::{Result, SEED, Scale, head, in_turns, load, next, ratios, run, seconds, sync, verdict};
 
 /// Set for the child process that makes a whole backup: its memory is its own.
@@ -95,16 +94,16 @@ fn measure(work: &Path, state: &Path, agents: usize, scale: &Scale) -> Result<Ra
         Ok(took)
     };
     let copy = || time_beside(&work.join("copy"), |copy| time_copy(state, copy));
-    let bare = |spread| time_beside(&work.join("links"), |links| names.link(links, spread));
-    let [copy, freeze, bare, spread] =
-        in_turns(scale.pairs, [&copy, &freeze, &|| bare(Spread::None), &|| bare(Spread::Shards)])?;
+    let bare = |links| time_beside(&work.join("links"), |staging| names.link(staging, links));
+    let [copy, freeze, bare, sharded] =
+        in_turns(scale.pairs, [&copy, &freeze, &|| bare(bare::ALL), &|| bare(bare::SHARD)])?;
     let quiet = quiet.into_inner().split_off(1);
     seconds("cp -al", &copy);
     seconds("freeze", &freeze);
     seconds("linkat and statx", &bare);
-    seconds("  into shards", &spread);
+    seconds("  into shards", &sharded);
     seconds("quiet round", &quiet);
-    ratios("freeze / into shards", &freeze, &spread);
+    ratios("freeze / into shards", &freeze, &sharded);
     Ok(Ratios {
         to_copy: ratios("freeze / cp -al", &freeze, &copy),
         to_bare: ratios("freeze / bare", &freeze, &bare),

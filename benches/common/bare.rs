@@ -9,23 +9,11 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, linkat, mkdirat, o
 
 use super::Result;
 
-/// How many links go into one directory.
-#[derive(Clone, Copy)]
-pub(crate) enum Spread {
-    /// All of a thread's: nothing but the two system calls.
-    None,
-    /// As many as the freeze puts into one of its shards.
-    Shards,
-}
+/// Links in one directory: all of a thread's, so that there is nothing but the two system calls.
+pub(crate) const ALL: usize = usize::MAX;
 
-impl Spread {
-    fn links(self) -> usize {
-        match self {
-            Self::None => usize::MAX,
-            Self::Shards => 128,
-        }
-    }
-}
+/// Links in one directory: as many as the freeze puts into one of its shards.
+pub(crate) const SHARD: usize = 128;
 
 /// Names that a thread takes at a stretch.
 const CHUNK: usize = 512;
@@ -61,14 +49,14 @@ impl Names {
         Ok(all)
     }
 
-    /// Links each file into fresh directories in `staging`, with as many threads as the freeze has, and looks at each
-    /// link. Each thread fills directories of its own, and makes them.
-    pub(crate) fn link(&self, staging: &Path, spread: Spread) -> Result<Duration> {
+    /// Links each file into fresh directories of `links` names in `staging`, with as many threads as the freeze has, and
+    /// looks at each link. Each thread fills directories of its own, and makes them.
+    pub(crate) fn link(&self, staging: &Path, links: usize) -> Result<Duration> {
         std::fs::create_dir(staging)?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
         let (begun, next) = (Instant::now(), AtomicUsize::new(0));
         let outcomes: Vec<rustix::io::Result<()>> = std::thread::scope(|scope| {
-            let work = |thread| self.link_some(staging, thread, spread, &next);
+            let work = |thread| self.link_some(staging, thread, links, &next);
             let others: Vec<_> = (1..threads).map(|thread| scope.spawn(move || work(thread))).collect();
             let own = work(0);
             let joined = others.into_iter().map(|other| other.join().unwrap_or(Err(rustix::io::Errno::CANCELED)));
@@ -79,8 +67,7 @@ impl Names {
         Ok(took)
     }
 
-    fn link_some(&self, staging: &Path, thread: usize, spread: Spread, next: &AtomicUsize) -> rustix::io::Result<()> {
-        let links = spread.links();
+    fn link_some(&self, staging: &Path, thread: usize, links: usize, next: &AtomicUsize) -> rustix::io::Result<()> {
         let mut linked = 0;
         let mut shard = None;
         loop {
